@@ -1,0 +1,1 @@
+"""The compiler: graph IR, ops, gradients, passes, loop IR, kernels, LLVM emission."""

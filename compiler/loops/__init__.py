@@ -1,0 +1,1 @@
+"""Loop IR: what a kernel is before it becomes LLVM code."""

@@ -1,0 +1,1 @@
+"""The runtime: loads compiled programs, runs them on threads, keeps them in a cache."""
