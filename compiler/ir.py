@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
@@ -46,10 +46,11 @@ class Op(ABC):
 
 @dataclass(frozen=True)
 class Input(Op):
-    """An argument of the graph: `%0: f32[784,128] = input {name="dense/kernel", role="parameter"}`.
+    """An argument of the graph: `%0: f32[784,128] = input {label="dense/kernel", role="parameter"}`.
 
     `role` says who supplies it: "argument", "parameter", "state" (of layers, optimizer and metrics), "hyperparameter",
-    "data" (a whole data set, open in its first axis), "indices" (the rows of this step's batch).
+    "data" (a whole data set, open in its first axis), "indices" (the rows of this step's batch), "captured" (an array
+    from outside that is too large for a literal).
     `permutation` is the order of axes in which the program wants a tensor that is stored otherwise.
     """
 
@@ -264,6 +265,8 @@ class Graph:
         self.outputs: list[Output] = []
         self.groups: tuple[Group, ...] = ()
         self.provenance: dict[Value, frozenset[Provenance]] = {}
+        self.captured: dict[str, np.ndarray] = {}
+        self.gradient_rules: dict[int, GradientRule] = {}
         self._interned: dict[tuple[Any, ...], Value] = {}
 
     @property
@@ -281,13 +284,30 @@ class Graph:
         type_ = TensorType(as_dtype(array.dtype), array.shape)
         return self.apply(Constant(type_, array.tobytes()))
 
+    def capture(self, array: np.ndarray) -> Value:
+        """Add an array from outside: a literal up to `CAPTURE_LIMIT` bytes, else an argument with role "captured".
+
+        `captured` keeps a read-only copy of each such argument by its label, so that both forms hold the values that
+        the array had when the graph was built.
+        """
+        if array.nbytes <= CAPTURE_LIMIT:
+            return self.constant(array)
+        data = array.tobytes()
+        for label, known in self.captured.items():
+            if (known.dtype, known.shape) == (array.dtype, array.shape) and known.tobytes() == data:
+                break
+        else:
+            label = f"captured_{len(self.captured)}"
+            self.captured[label] = np.frombuffer(data, array.dtype).reshape(array.shape)
+        return self.input(label, TensorType(as_dtype(array.dtype), array.shape), role="captured")
+
     def apply(self, op: Op, *inputs: Value, provenance: Iterable[Provenance] | None = None) -> Value:
         """Return the node for `op` on `inputs`: the one that is there already, or a new one.
 
         Raises `ShapeError` or `DTypeError`, with the op, the layer path and the user's file:line, when the op refuses
         the types. `provenance` is where the node comes from; by default the current layer and the user's line.
         """
-        origins = frozenset([current_provenance()] if provenance is None else provenance)
+        origins = frozenset(current_origins() if provenance is None else provenance)
         for value in inputs:
             if value.graph is not self:
                 raise VerificationError(f"{op}: operand {value!r} belongs to another graph than {self.name!r}")
@@ -326,6 +346,7 @@ class Graph:
     def rebuild(self, name: str | None = None) -> tuple[Graph, dict[Value, Value]]:
         """Return a copy without dead nodes, and the map from old nodes to new ones."""
         copy = Graph(name or self.name)
+        copy.captured = dict(self.captured)
         new: dict[Value, Value] = {}
         for value in self.live():
             new[value] = copy.apply(value.op, *(new[v] for v in value.inputs), provenance=self.provenance[value])
@@ -390,8 +411,16 @@ class Graph:
         return print_graph(self)
 
 
+GradientRule = Callable[[Value], "Sequence[Value | None]"]
+"""From the cotangent of a result to the cotangents of the arguments of a function with a gradient of its own."""
+
+CAPTURE_LIMIT = 1024
+"""Bytes up to which an array from outside becomes a literal: a larger one would be compiled into the program."""
+
+
 _graph: ContextVar[Graph | None] = ContextVar("graph", default=None)
 _layer: ContextVar[str] = ContextVar("layer", default="")
+_origins: ContextVar[frozenset[Provenance] | None] = ContextVar("origins", default=None)
 
 
 @contextmanager
@@ -418,6 +447,22 @@ def layer_scope(name: str) -> Iterator[None]:
         yield
     finally:
         _layer.reset(token)
+
+
+@contextmanager
+def origin_scope(origins: Iterable[Provenance]) -> Iterator[None]:
+    """Nodes built inside come from `origins` instead of the current layer and line: gradients use it."""
+    token = _origins.set(frozenset(origins))
+    try:
+        yield
+    finally:
+        _origins.reset(token)
+
+
+def current_origins() -> frozenset[Provenance]:
+    """Where nodes that are built now come from."""
+    origins = _origins.get()
+    return frozenset([current_provenance()]) if origins is None else origins
 
 
 def current_provenance() -> Provenance:
