@@ -1,0 +1,45 @@
+"""Loads object code into the process: links it and gives its functions' addresses, without generating any code."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from functools import cache
+from typing import Any
+
+from gradloom.compiler.program import LAUNCH, STOP, WORKER, ProgramError
+
+_numbers = itertools.count(1)
+_linking = threading.Lock()
+
+
+class Library:
+    """Object code in memory, ready to be called; unloaded when nothing refers to it any more.
+
+    `launch`, `worker` and `stop` are the addresses of the functions that `gradloom.compiler.program` describes.
+    """
+
+    def __init__(self, code: bytes) -> None:
+        import llvmlite.binding as llvm
+
+        builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+        for name in (LAUNCH, WORKER, STOP):
+            builder.export_symbol(name)
+        with _linking:
+            try:
+                self._tracker = builder.link(_linker(), f"gradloom-{next(_numbers)}")
+            except RuntimeError as error:
+                raise ProgramError(f"Expected object code that links. Received: {len(code)} bytes, {error}") from None
+        self.launch: int = self._tracker[LAUNCH]
+        self.worker: int = self._tracker[WORKER]
+        self.stop: int = self._tracker[STOP]
+
+
+@cache
+def _linker() -> Any:
+    """LLVM's in-process linker, one for all libraries."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.create_lljit_compiler()
