@@ -33,7 +33,7 @@ check: $(VENV)/test.stamp ## Check format, lint and, on the installed package, s
 	MYPYPATH=$(TYPED) $(RUN) -m mypy -p gradloom
 
 bench: $(VENV)/bench.stamp ## Measure training beside NumPy, PyTorch, Keras and JAX
-	$(RUN) -m benchmarks.mlp $(ARGS)
+	$(RUN) benchmarks/mlp.py $(ARGS)
 
 docs: $(VENV)/test.stamp $(VENV)/examples.stamp ## Run the code of the documentation
 	$(RUN) -m pytest tests/docs $(ARGS)

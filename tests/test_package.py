@@ -25,6 +25,7 @@ COMPILER_ORDER = [
     {"autodiff"},
     {"passes"},
     {"kernels"},
+    {"schedule"},
     {"llvm"},
     {"pipeline"},
 ]
@@ -73,8 +74,7 @@ def imported(path: Path, modules: dict[str, Path]) -> Iterator[tuple[int, str]]:
 def compiler_part(module: str) -> str:
     """The part that a module of the compiler belongs to: `gradloom.compiler.loops.index` to `loops`."""
     part = module.split(".")[2] if module.count(".") >= 2 else ""
-    # The printer is the graph IR's second file.
-    return "ir" if part == "ir_text" else part
+    return {"ir_text": "ir", "memory": "schedule", "barriers": "schedule"}.get(part, part)
 
 
 def arrow_back(importer: str, target: str) -> bool:
