@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -146,12 +146,19 @@ class Builder:
         # Floats are told apart by their bits: 0.0 is not -0.0, and a NaN equals itself.
         literal = np.asarray(attr, type.dtype.numpy).tobytes() if op == "const" else attr
         key = (op, type, tuple(map(id, args)), literal)
+        return self.shared(key, lambda: self._new(op, type, args, attr))
+
+    def _new(self, op: str, type: VType, args: tuple[Expr, ...], attr: Any) -> Expr:
+        expr = Expr(op, type, args, attr)
+        self._emit(expr)
+        return expr
+
+    def shared(self, key: tuple[Any, ...], make: Callable[[], Expr]) -> Expr:
+        """The expression known by `key` in this block or one around it; made here if there is none."""
         for shared in reversed(self._shared):
             if key in shared:
                 return shared[key]
-        expr = Expr(op, type, args, attr)
-        self._shared[-1][key] = expr
-        self._emit(expr)
+        expr = self._shared[-1][key] = make()
         return expr
 
     # Values.
@@ -217,6 +224,10 @@ class Builder:
             return self.const(x.attr, x.dtype, lanes)
         return self._expr("broadcast", VType(x.dtype, lanes), (x,))
 
+    def iota(self, lanes: int) -> Expr:
+        """The number of each lane."""
+        return self._expr("iota", VType(I64, lanes))
+
     def reduce(self, op: str, x: Expr) -> Expr:
         """Combine the lanes into a scalar."""
         return x if x.lanes == 1 else self._expr("reduce", VType(x.dtype), (x,), op)
@@ -281,7 +292,7 @@ class Builder:
         elif index.constant:
             total = self.add(total, index.constant)
         if index.stride:
-            iota = self._expr("iota", VType(I64, self.lanes))
+            iota = self.iota(self.lanes)
             total = self.add(total, iota if index.stride == 1 else self.mul(iota, index.stride))
         return total if index.vector is None else self.add(total, index.vector)
 

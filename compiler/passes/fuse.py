@@ -1,0 +1,392 @@
+"""Fusion: divides a graph's nodes into groups that become one kernel each, by kind of op and never by its name.
+
+Nodes are visited in topological order. A cheap node that reads no group's result is computed anew wherever it is read
+(a *prologue* of its readers). Any other elementwise node joins a group that computes one of its operands at the same
+positions (an *epilogue* of a contraction or reduction, a longer chain, a row-wise group), and else begins a group.
+Reductions over trailing axes turn the chain that feeds them into a row-wise group. No joining may close a cycle
+between groups. Every decision is recorded with its reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
+from gradloom.compiler.ops.base import Contraction, Elementwise, Inline, Movement, Reduction, Scatter
+from gradloom.compiler.ops.movement import BroadcastTo, Reshape
+
+PROLOGUE_COST = 8
+"""Instructions per element up to which a node is computed anew by each of its readers."""
+
+TRIFLE = 2
+"""Instructions per element up to which a result is computed again by its readers, if all it needs is in memory anyway."""
+
+SMALL = 1024
+"""Elements up to which unconnected groups of one domain are put together, to save kernels."""
+
+NEAR = 16
+"""How many groups back such a partner is looked for."""
+
+Labels = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether `node` was fused into the kernel of `partner`, and why."""
+
+    node: Value
+    partner: Value
+    fused: bool
+    reason: str
+
+    def __str__(self) -> str:
+        verb = "joins" if self.fused else "stays apart from"
+        return f"{self.node!r} {verb} %{self.partner.number}: {self.reason}"
+
+
+@dataclass(eq=False)
+class _Draft:
+    """A group while it grows: `domain` is the shape it runs over, `rows` the number of its axes that count rows."""
+
+    kind: str
+    domain: tuple[int, ...]
+    axes: tuple[int, ...] = ()
+    members: list[Value] = field(default_factory=list)
+    needs: set[_Draft] = field(default_factory=set)
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        """The shape of what a reduction or contraction leaves to its epilogue."""
+        return tuple(size for axis, size in enumerate(self.domain) if axis not in self.axes)
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether a node of this shape is computed at the group's positions."""
+        if self.kind == "rows":
+            kept = len(self.result_shape)
+            narrow = shape[:kept] == self.result_shape and all(size == 1 for size in shape[kept:])
+            return narrow or shape == self.domain
+        return self.kind != "scatter" and shape == self.result_shape
+
+
+def fuse(graph: Graph, enabled: bool = True) -> tuple[Graph, list[Decision]]:
+    """Return a copy of the graph with its groups, and the decisions that led to them.
+
+    Without `enabled`, every node is a kernel of its own.
+    """
+    copy, _ = graph.rebuild()
+    fusion = _Fusion(copy, enabled)
+    fusion.run()
+    copy.groups = tuple(fusion.finish())
+    return copy, fusion.decisions
+
+
+class _Fusion:
+    def __init__(self, graph: Graph, enabled: bool) -> None:
+        self.graph = graph
+        self.enabled = enabled
+        self.decisions: list[Decision] = []
+        self.drafts: list[_Draft] = []
+        self.home: dict[Value, _Draft] = {}
+        self.prologue_cost: dict[Value, int] = {}
+        self.outputs = {storage(output.value) for output in graph.outputs}
+        self.users = graph.users()
+
+    def run(self) -> None:
+        for value in self.graph.values:
+            if not isinstance(value.op, Input | Constant):
+                self._place(value)
+
+    def _place(self, value: Value) -> None:
+        if not self.enabled and not isinstance(value.op, Reshape):
+            kind = {Reduction: "reduce", Contraction: "contraction", Scatter: "scatter"}
+            name = next((name for base, name in kind.items() if isinstance(value.op, base)), "map")
+            self._begin(value, self._reduction_kind(value) if name == "reduce" else name)
+        elif isinstance(value.op, Reduction):
+            self._place_reduction(value)
+        elif isinstance(value.op, Contraction | Scatter):
+            self._begin(value, "contraction" if isinstance(value.op, Contraction) else "scatter")
+        elif isinstance(value.op, Movement):
+            self._place_movement(value)
+        else:
+            self._place_elementwise(value)
+
+    # One node at a time.
+
+    def _place_movement(self, value: Value) -> None:
+        """A movement is an index map in whoever reads it, unless its result is asked for."""
+        if value in self.outputs:
+            self._begin(value, "map")
+        else:
+            self.prologue_cost[value] = sum(self._cost(operand) for operand in value.inputs)
+
+    def _place_elementwise(self, value: Value) -> None:
+        assert isinstance(value.op, Inline)
+        drafts = self._drafts_read(value)
+        cost = value.op.cost + sum(self._cost(operand) for operand in value.inputs)
+        if not drafts and value not in self.outputs and cost <= PROLOGUE_COST:
+            self.prologue_cost[value] = cost
+            return
+        joined: _Draft | None = None
+        for draft, partner in drafts.items():
+            reason = self._refusal(value, draft)
+            if reason is None and joined is None:
+                joined = draft
+                self._join(value, draft)
+            elif reason is None and joined is not draft and draft.kind == "map" and self._may_merge(joined, draft):
+                assert joined is not None
+                self._merge(joined, draft)
+                reason = None
+            self._record(value, partner, reason)
+        if joined is None:
+            self._begin_or_near(value, "map")
+
+    def _place_reduction(self, value: Value) -> None:
+        kind = self._reduction_kind(value)
+        (operand,) = value.inputs
+        axes = value.op.axes  # type: ignore[attr-defined]
+        for draft, partner in self._drafts_read(value).items():
+            reason = self._reduction_refusal(value, kind, draft)
+            self._record(value, partner, reason)
+            if reason is None:
+                draft.kind, draft.domain, draft.axes = kind, operand.shape, axes
+                self._join(value, draft)
+                return
+        for draft in self._near(kind, operand.shape, axes):
+            shared = operand in {member.inputs[0] for member in draft.members if isinstance(member.op, Reduction)}
+            if (shared or math.prod(operand.shape) <= SMALL) and not self._closes_cycle(value, draft):
+                self.decisions.append(Decision(value, draft.members[0], True, "reduces the same positions"))
+                self._join(value, draft)
+                return
+        self._begin(value, kind)
+
+    @staticmethod
+    def _reduction_kind(value: Value) -> str:
+        """"rows" when the trailing axes are reduced, "reduce" when the last axis is kept."""
+        rank = value.inputs[0].type.rank
+        axes: tuple[int, ...] = value.op.axes  # type: ignore[attr-defined]
+        return "rows" if axes == tuple(range(rank - len(axes), rank)) else "reduce"
+
+    # Why not.
+
+    def _refusal(self, value: Value, draft: _Draft) -> str | None:
+        """Why an elementwise node cannot be computed in a group, or None if it can."""
+        if draft.kind == "scatter":
+            return "a scatter has no epilogue"
+        if not draft.takes(value.shape):
+            return f"its shape {value.shape} is not the kernel's {draft.result_shape}"
+        if not self._aligned(value, draft):
+            return "it reads the kernel's result at other positions than its own"
+        if self._closes_cycle(value, draft):
+            return "another operand needs a kernel that needs this one"
+        return None
+
+    def _reduction_refusal(self, value: Value, kind: str, draft: _Draft) -> str | None:
+        (operand,) = value.inputs
+        axes = value.op.axes  # type: ignore[attr-defined]
+        if draft.kind == "map":
+            if draft.domain != operand.shape:
+                return f"the kernel runs over {draft.domain}, not over {operand.shape}"
+            if kind == "reduce" and (len(self.users[operand]) > 1 or self._read_elsewhere(draft, value)):
+                return "what feeds it is needed in memory besides"
+        elif (draft.kind, draft.domain, draft.axes) != (kind, operand.shape, axes):
+            return f"the kernel is a {draft.kind} over other axes"
+        if not self._aligned(value, draft):
+            return "it reads the kernel's result at other positions than its own"
+        if self._closes_cycle(value, draft):
+            return "another operand needs a kernel that needs this one"
+        return None
+
+    def _read_elsewhere(self, draft: _Draft, reader: Value) -> bool:
+        """Whether a member of the group is an output, or has a reader outside it other than `reader`."""
+        inside = {*draft.members, reader}
+        return any(
+            member in self.outputs or any(user not in inside for user in self.users[member])
+            for member in draft.members
+        )
+
+    def _aligned(self, value: Value, draft: _Draft) -> bool:
+        """Whether all that the node reads of the group lies at the node's own position."""
+        shape = value.inputs[0].shape if isinstance(value.op, Reduction) else value.shape
+        own = tuple(range(len(shape)))
+        members = set(draft.members)
+        for operand in value.inputs:
+            start = own if isinstance(value.op, Reduction) else own[len(own) - operand.type.rank :]
+            for leaf, labels in self._leaves(operand, start):
+                if leaf in members and any(
+                    label != axis for axis, (label, size) in enumerate(zip(labels, leaf.shape, strict=True)) if size != 1
+                ):
+                    return False
+        return True
+
+    def _leaves(self, value: Value, labels: Labels) -> Iterator[tuple[Value, Labels]]:
+        """What a read of `value` comes down to: members of groups, and which axis of the reader runs along each axis.
+
+        A label of None stands for a position that is computed.
+        """
+        if value in self.home or isinstance(value.op, Input | Constant):
+            yield value, labels
+            return
+        for operand in value.inputs:
+            rank = operand.type.rank
+            if isinstance(value.op, Elementwise | BroadcastTo):
+                below = labels[len(labels) - rank :]
+            elif isinstance(value.op, Reshape) and _squeezed(value.shape) == _squeezed(operand.shape):
+                moving = iter([label for label, size in zip(labels, value.shape, strict=True) if size != 1])
+                below = tuple(None if size == 1 else next(moving) for size in operand.shape)
+            else:
+                below = (None,) * rank
+            yield from self._leaves(operand, below)
+
+    # Groups.
+
+    def _cost(self, value: Value) -> int:
+        return self.prologue_cost.get(value, 0)
+
+    def _drafts_read(self, value: Value) -> dict[_Draft, Value]:
+        """The groups whose results the node reads, directly or through prologues; the latest first."""
+        found: dict[_Draft, Value] = {}
+        for operand in value.inputs:
+            for leaf in self._below(operand):
+                found.setdefault(self.home[leaf], leaf)
+        return dict(sorted(found.items(), key=lambda item: -item[1].number))
+
+    def _below(self, value: Value) -> Iterator[Value]:
+        if value in self.home:
+            yield value
+        elif value in self.prologue_cost:
+            for operand in value.inputs:
+                yield from self._below(operand)
+
+    def _begin(self, value: Value, kind: str) -> None:
+        reduction = isinstance(value.op, Reduction)
+        domain = value.inputs[0].shape if reduction else value.shape
+        draft = _Draft(kind, domain, value.op.axes if reduction else ())  # type: ignore[attr-defined]
+        self.drafts.append(draft)
+        self._join(value, draft)
+
+    def _begin_or_near(self, value: Value, kind: str) -> None:
+        """Begin a group, or join an unconnected small one that runs over the same positions."""
+        if value.type.size <= SMALL:
+            for draft in self._near(kind, value.shape, ()):
+                if not self._closes_cycle(value, draft):
+                    self._join(value, draft)
+                    return
+        self._begin(value, kind)
+
+    def _near(self, kind: str, domain: tuple[int, ...], axes: tuple[int, ...]) -> Iterator[_Draft]:
+        for draft in self.drafts[: -NEAR - 1 : -1]:
+            if (draft.kind, draft.domain, draft.axes) == (kind, domain, axes):
+                yield draft
+
+    def _join(self, value: Value, draft: _Draft) -> None:
+        draft.needs |= self._drafts_read(value).keys() - {draft}
+        draft.members.append(value)
+        self.home[value] = draft
+
+    def _may_merge(self, into: _Draft | None, draft: _Draft) -> bool:
+        return (
+            into is not None
+            and all(into.takes(member.shape) for member in draft.members)
+            and not self._reaches(draft, into, direct=False)
+            and not self._reaches(into, draft, direct=False)
+        )
+
+    def _merge(self, into: _Draft, draft: _Draft) -> None:
+        """Put all of `draft` into `into`."""
+        into.members = sorted({*into.members, *draft.members}, key=lambda member: member.number)
+        into.needs = (into.needs | draft.needs) - {into, draft}
+        for member in draft.members:
+            self.home[member] = into
+        self.drafts.remove(draft)
+        for other in self.drafts:
+            if draft in other.needs:
+                other.needs = other.needs - {draft} | {into}
+        into.needs.discard(into)
+
+    def _closes_cycle(self, value: Value, draft: _Draft) -> bool:
+        """Whether another group that the node reads needs `draft`, directly or not."""
+        return any(self._reaches(other, draft) for other in self._drafts_read(value) if other is not draft)
+
+    def _reaches(self, start: _Draft, goal: _Draft, direct: bool = True) -> bool:
+        """Whether `start` needs `goal`; without `direct`, whether it does so through a third group."""
+        waiting = [need for need in start.needs if direct or need is not goal]
+        seen: set[_Draft] = set()
+        while waiting:
+            draft = waiting.pop()
+            if draft is goal:
+                return True
+            if draft not in seen:
+                seen.add(draft)
+                waiting.extend(draft.needs)
+        return False
+
+    def _record(self, value: Value, partner: Value, refusal: str | None) -> None:
+        self.decisions.append(Decision(value, partner, refusal is None, refusal or "computed at the same positions"))
+
+    # The result.
+
+    def finish(self) -> Iterator[Group]:
+        """The groups with their prologues and results."""
+        self._recompute_trifles()
+        read = self._read_between()
+        for draft in self.drafts:
+            members = sorted({*draft.members, *self._prologues(draft)}, key=lambda member: member.number)
+            results = tuple(member for member in sorted(draft.members, key=lambda m: m.number) if member in read)
+            if results:
+                # What only recomputed prologues needed is left over, and not computed.
+                yield Group(_name(self.graph, draft.members), draft.kind, tuple(members), results)
+
+    def _recompute_trifles(self) -> None:
+        """Turn results into prologues of their readers where that needs nothing else in memory.
+
+        The mask of ReLU's gradient is computed again from the activation instead of being stored beside it.
+        """
+        read = self._read_between()
+        for value in sorted(read - self.outputs, key=lambda value: value.number):
+            if not isinstance(value.op, Elementwise) or not self.enabled:
+                continue
+            cost = value.op.cost + sum(self._cost(operand) for operand in value.inputs)
+            leaves = {leaf for operand in value.inputs for leaf in self._below(operand)}
+            if cost <= TRIFLE and leaves <= read - {value}:
+                self.home.pop(value).members.remove(value)
+                self.prologue_cost[value] = cost
+                read.remove(value)
+
+    def _prologues(self, draft: _Draft) -> set[Value]:
+        found: set[Value] = set()
+        waiting = [operand for member in draft.members for operand in member.inputs]
+        while waiting:
+            value = waiting.pop()
+            if value in self.prologue_cost and value not in found:
+                found.add(value)
+                waiting.extend(value.inputs)
+        return found
+
+    def _read_between(self) -> set[Value]:
+        """The values that must lie in memory: outputs, and what one group reads of another."""
+        read = {value for value in self.outputs if value in self.home}
+        for draft in self.drafts:
+            inside = {*draft.members, *self._prologues(draft)}
+            for member in inside:
+                read.update(leaf for operand in member.inputs for leaf in self._below(operand) if leaf not in inside)
+        return read
+
+
+def storage(value: Value) -> Value:
+    """The value whose memory holds `value`: a reshape shares its operand's."""
+    while isinstance(value.op, Reshape):
+        value = value.inputs[0]
+    return value
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _name(graph: Graph, members: list[Value]) -> str:
+    """What the kernel is called: the layers that its nodes come from, and its ops."""
+    layers = sorted({origin.layer for member in members for origin in graph.provenance[member] if origin.layer})
+    ops = "+".join(member.op.name for member in members[:4]) + ("+…" if len(members) > 4 else "")
+    return f"{','.join(layers[:2])}/{ops}" if layers else ops

@@ -1,0 +1,204 @@
+"""The way of a graph to machine code, stage by stage: simplified → fused → scheduled → memory → llvm → assembly."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from gradloom.compiler.barriers import place_barriers
+from gradloom.compiler.ir import Graph
+from gradloom.compiler.ir_text import print_graph
+from gradloom.compiler.kernels.lowering import Machine
+from gradloom.compiler.llvm.target import Target
+from gradloom.compiler.loops.grammar import Kernel
+from gradloom.compiler.loops.text import print_kernel
+from gradloom.compiler.memory import MemoryPlan, plan_memory
+from gradloom.compiler.passes.fuse import Decision, fuse
+from gradloom.compiler.passes.layout import choose_layouts
+from gradloom.compiler.passes.simplify import simplify
+from gradloom.compiler.program import Argument, Barrier, Call, Program, Step
+from gradloom.compiler.schedule import Schedule, schedule
+
+CODE_VERSION = 1
+"""Counts changes of the code that is generated for a graph: compiled code of another version is never used."""
+
+PARALLEL_BYTES = 16384
+"""Bytes that a step moves at least for a second thread to pay."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a graph is compiled.
+
+    `cores` is the number of threads to divide work for (any number runs the program, with the same results);
+    `memory_limit` in bytes; without `simplify` or `fuse`, graphs go through these stages unchanged.
+    """
+
+    target: Target = field(default_factory=Target.host)
+    cores: int = 1
+    simplify: bool = True
+    fuse: bool = True
+    memory_limit: int | None = None
+
+    @property
+    def machine(self) -> Machine:
+        target = self.target
+        return Machine(target.lanes * 4, target.registers, self.cores, target.l1, target.l2)
+
+
+class Lowering:
+    """A graph on its way: each stage is computed when it is first asked for."""
+
+    def __init__(self, graph: Graph, options: Options) -> None:
+        self.graph = graph
+        self.options = options
+
+    @cached_property
+    def simplified(self) -> Graph:
+        """The graph after rewriting, with the layouts that its parameters are wanted in."""
+        if not self.options.simplify:
+            return self.graph.rebuild()[0]
+        result = choose_layouts(simplify(self.graph), self.options.target.lanes)
+        result.verify()
+        return result
+
+    @cached_property
+    def _fused(self) -> tuple[Graph, list[Decision]]:
+        return fuse(self.simplified, self.options.fuse)
+
+    @property
+    def fused(self) -> Graph:
+        """The graph divided into the groups that become kernels."""
+        return self._fused[0]
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """What fusion did and refused, with reasons."""
+        return self._fused[1]
+
+    @cached_property
+    def scheduled(self) -> Schedule:
+        """The kernels in order, as loop IR."""
+        return schedule(self.fused, self.options.machine)
+
+    @cached_property
+    def memory(self) -> MemoryPlan:
+        """Where intermediate results lie."""
+        return plan_memory(self.scheduled, self.options.memory_limit)
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The calls and barriers of a step; kernels of one structure have one name."""
+        return place_barriers(self.scheduled, self.memory, self._names)
+
+    @cached_property
+    def kernels(self) -> list[Kernel]:
+        """One kernel of each structure, under the name by which the steps call it."""
+        distinct: dict[str, Kernel] = {}
+        for launch, name in zip(self.scheduled.launches, self._names, strict=True):
+            distinct.setdefault(name, replace(launch.kernel, name=name))
+        return list(distinct.values())
+
+    @cached_property
+    def _names(self) -> list[str]:
+        names: dict[str, str] = {}
+        return [
+            names.setdefault(_structure(launch.kernel), f"k{len(names)}_{_symbol(launch.group.name)}")
+            for launch in self.scheduled.launches
+        ]
+
+    @cached_property
+    def arguments(self) -> tuple[Argument, ...]:
+        """The program's arguments, with those marked that it writes."""
+        written = {
+            self.scheduled.places[buffer].at
+            for launch in self.scheduled.launches
+            for buffer, footprint in launch.footprints.items()
+            if footprint.writes and buffer in self.scheduled.places
+        }
+        return tuple(
+            Argument(a.name, a.type, a.role, a.permutation, number in written)
+            for number, a in enumerate(self.scheduled.arguments)
+        )
+
+    @cached_property
+    def module(self) -> Any:
+        """The LLVM module as it is emitted."""
+        from gradloom.compiler.llvm.driver import emit_driver
+        from gradloom.compiler.llvm.emit import emit_kernel, new_module
+
+        module = new_module(self.graph.name, self.options.target)
+        for kernel in self.kernels:
+            emit_kernel(module, kernel, self.options.target)
+        emit_driver(module, self.steps, self.arguments, self.memory.arena_bytes, self.memory.scratch_bytes)
+        return module
+
+    def llvm(self) -> str:
+        """The optimized LLVM IR."""
+        from gradloom.compiler.llvm import codegen
+
+        return codegen.llvm_text(self.module, self.options.target)
+
+    def assembly(self) -> str:
+        """The machine code as assembly text."""
+        from gradloom.compiler.llvm import codegen
+
+        return codegen.assembly(self.module, self.options.target)
+
+    def program(self) -> Program:
+        """The compiled program."""
+        from gradloom.compiler.llvm import codegen
+
+        code = codegen.compile_module(self.module, self.options.target)
+        return Program(
+            name=self.graph.name,
+            code=code,
+            arguments=self.arguments,
+            arena_bytes=self.memory.arena_bytes,
+            scratch_bytes=self.memory.scratch_bytes,
+            max_threads=self._most_threads(),
+            schedule=tuple(map(str, self.steps)),
+            buffers=tuple(self.memory.slots.values()),
+            notes=tuple(self.scheduled.notes),
+        )
+
+    def _most_threads(self) -> int:
+        """How many threads can share the work of a step: 1 for a program so small that waiting would cost more."""
+        blocks = max((step.blocks for step in self.steps if isinstance(step, Call)), default=1)
+        moved = sum(buffer.type.nbytes for launch in self.scheduled.launches for buffer in launch.kernel.buffers
+                    if buffer.type.nbytes > 0)
+        barriers = sum(isinstance(step, Barrier) for step in self.steps)
+        return max(1, blocks) if moved >= PARALLEL_BYTES * max(1, barriers) else 1
+
+
+def lower(graph: Graph, options: Options | None = None) -> Lowering:
+    """The stages of a graph, each computed when asked for."""
+    return Lowering(graph, options or Options())
+
+
+def compile_graph(graph: Graph, options: Options | None = None) -> Program:
+    """Compile a graph; raises `MemoryLimitError` before anything is generated."""
+    return lower(graph, options).program()
+
+
+def cache_key(graph: Graph, options: Options) -> str:
+    """What the compiled code of a graph depends on, as a digest: the graph without provenance, and all that compiles it."""
+    from llvmlite import __version__ as llvmlite_version
+
+    text = print_graph(graph, comments=False)
+    parts: Sequence[object] = (CODE_VERSION, llvmlite_version, options, text)
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def _structure(kernel: Kernel) -> str:
+    """A kernel's text without its name: equal for kernels that compile to the same code."""
+    return print_kernel(kernel).replace(kernel.name, "")
+
+
+def _symbol(name: str) -> str:
+    """A name that an object file can hold."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:60]

@@ -1,0 +1,241 @@
+"""Scheduling: puts a graph's kernels in order, gives every value its memory, and lowers each group to loop IR."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gradloom.compiler.errors import VerificationError
+from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
+from gradloom.compiler.kernels.evaluate import Footprint, Partition
+from gradloom.compiler.kernels.lowering import Machine, Task
+from gradloom.compiler.kernels.map import lower_map
+from gradloom.compiler.kernels.matmul import lower_matmul
+from gradloom.compiler.kernels.reduce import lower_reduce
+from gradloom.compiler.kernels.rows import lower_row_group
+from gradloom.compiler.kernels.scatter import lower_scatter
+from gradloom.compiler.loops.grammar import Buffer, Kernel
+from gradloom.compiler.ops.base import Elementwise
+from gradloom.compiler.passes.fuse import storage
+from gradloom.compiler.program import Argument, Pointer
+from gradloom.compiler.types import TensorType
+
+LOWERINGS = {
+    "map": lower_map,
+    "rows": lower_row_group,
+    "reduce": lower_reduce,
+    "contraction": lower_matmul,
+    "scatter": lower_scatter,
+}
+"""The kernel builder of each kind of group."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel in the order of a step, and what it does to each buffer."""
+
+    kernel: Kernel
+    group: Group
+    footprints: Mapping[Buffer, Footprint]
+
+
+@dataclass
+class Schedule:
+    """The kernels of one step in order, and where buffers live that are not the schedule's own.
+
+    `places` maps buffers to arguments and constants; all other buffers of the launches are intermediate results, for
+    which `gradloom.compiler.memory` finds room.
+    """
+
+    arguments: list[Argument] = field(default_factory=list)
+    launches: list[Launch] = field(default_factory=list)
+    places: dict[Buffer, Pointer] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return "\n\n".join(str(launch.kernel) for launch in self.launches)
+
+
+def schedule(graph: Graph, machine: Machine) -> Schedule:
+    """Order and lower the groups of a fused graph.
+
+    An output that is donated an input's memory is written there in place when every reader of the old value comes
+    before, else into memory of its own and copied at the end, which a note records.
+    """
+    return _Scheduler(graph, machine).run()
+
+
+class _Scheduler:
+    def __init__(self, graph: Graph, machine: Machine) -> None:
+        self.graph = graph
+        self.machine = machine
+        self.result = Schedule()
+        self.buffers: dict[Value, Buffer] = {}
+        self.produced: dict[Value, Partition] = {}
+        self.early: list[tuple[Value, Buffer]] = []
+        self.late: list[tuple[Value, Buffer]] = []
+        self.saved: dict[Buffer, Buffer] = {}
+        self.readers = self._readers()
+        self.maker = {value: group for group in graph.groups for value in group.results}
+        self.after: dict[Group, set[Group]] = {
+            group: {self.maker[value] for value in self._read_by(group) if value in self.maker} - {group}
+            for group in graph.groups
+        }
+
+    def run(self) -> Schedule:
+        self._place_inputs()
+        self._place_outputs()
+        for value, buffer in self.early:
+            self._copy(value, self.buffers[value], buffer)
+        for group in self._ordered():
+            for value in group.results:
+                if value not in self.buffers:
+                    self.buffers[value] = Buffer(f"v{value.number}", value.type)
+            self._lower(group)
+        for value, buffer in self.early:
+            if buffer in self.saved:
+                self._copy(value, buffer, self.saved[buffer])
+        for value, buffer in self.late:
+            self._copy(value, self.buffers[value], buffer)
+        return self.result
+
+    # What a group reads from memory.
+
+    def _read_by(self, group: Group) -> set[Value]:
+        members = set(group.members)
+        read = {storage(operand) for member in group.members for operand in member.inputs if operand not in members}
+        return read - members
+
+    def _readers(self) -> dict[Value, list[Group]]:
+        readers: dict[Value, list[Group]] = {}
+        for group in self.graph.groups:
+            for value in self._read_by(group):
+                readers.setdefault(value, []).append(group)
+        return readers
+
+    # Arguments.
+
+    def _argument(self, name: str, type: TensorType, role: str, permutation: tuple[int, ...] = ()) -> Buffer:
+        buffer = Buffer(name, type)
+        self.result.places[buffer] = Pointer("argument", len(self.result.arguments))
+        self.result.arguments.append(Argument(name, type, role, permutation))
+        return buffer
+
+    def _place_inputs(self) -> None:
+        for value in self.graph.live():
+            if isinstance(value.op, Input):
+                op = value.op
+                self.buffers[value] = self._argument(op.label, op.type, op.role, op.permutation)
+            elif isinstance(value.op, Constant) and value.type.size != 1:
+                buffer = self.buffers[value] = Buffer(f"constant{value.number}", value.type)
+                self.result.places[buffer] = Pointer("constant", value.op.data)
+
+    def _place_outputs(self) -> None:
+        """Give outputs their memory: that of their donor, or an argument of their own."""
+        for output in self.graph.outputs:
+            value = storage(output.value)
+            if value is output.donor:
+                continue
+            if output.donor is None:
+                target = self._argument(output.name, output.value.type, "result")
+            else:
+                target = self.buffers[output.donor]
+            refusal = self._direct(value, output.donor)
+            if refusal is None:
+                self.buffers[value] = target
+                continue
+            self._copy_onto(value, target, output.donor)
+            if output.donor is not None:
+                self.result.notes.append(f"{output.name} is copied onto its donor at the end: {refusal}")
+
+    def _copy_onto(self, value: Value, target: Buffer, donor: Value | None) -> None:
+        """Plan the copy of an output: of an input before anything can overwrite it, of a computed value at the end."""
+        if value in self.maker:
+            self.late.append((value, target))
+        elif donor is None:
+            self.early.append((value, target))
+        else:
+            saved = Buffer(f"old{value.number}", value.type)
+            self.early.append((value, saved))
+            self.saved[saved] = target
+
+    def _direct(self, value: Value, donor: Value | None) -> str | None:
+        """Why a kernel cannot write an output straight where it belongs; None after ordering kernels so that it can."""
+        if value not in self.maker:
+            return "no kernel computes it"
+        if value in self.buffers:
+            return "its kernel writes it elsewhere already"
+        if donor is None:
+            return None
+        writer = self.maker[value]
+        others = [group for group in self.readers.get(donor, ()) if group is not writer]
+        if any(self._comes_after(group, writer) for group in others):
+            return "a later kernel reads the old value"
+        if writer in self.readers.get(donor, ()) and not _replaces(writer, donor, value):
+            return "its own kernel reads the old value at other positions"
+        self.after[writer].update(others)
+        return None
+
+    def _comes_after(self, group: Group, other: Group) -> bool:
+        """Whether `group` must run after `other`."""
+        waiting, seen = [group], set()
+        while waiting:
+            current = waiting.pop()
+            if current is other:
+                return True
+            if current not in seen:
+                seen.add(current)
+                waiting.extend(self.after[current])
+        return False
+
+    # Order.
+
+    def _ordered(self) -> Iterable[Group]:
+        """Groups such that each comes after all that it needs; else in the order of the graph."""
+        place = {group: number for number, group in enumerate(self.graph.groups)}
+        missing = {group: len(needs) for group, needs in self.after.items()}
+        followers: dict[Group, list[Group]] = {group: [] for group in place}
+        for group, needs in self.after.items():
+            for need in needs:
+                followers[need].append(group)
+        by_place = list(self.graph.groups)
+        ready = [place[group] for group, count in missing.items() if not count]
+        heapq.heapify(ready)
+        done = 0
+        while ready:
+            group = by_place[heapq.heappop(ready)]
+            done += 1
+            yield group
+            for follower in followers[group]:
+                missing[follower] -= 1
+                if not missing[follower]:
+                    heapq.heappush(ready, place[follower])
+        if done < len(by_place):
+            raise VerificationError(f"the groups of graph {self.graph.name!r} need each other in a circle")
+
+    def _lower(self, group: Group) -> None:
+        members = set(group.members)
+        stored = {value: buffer for value, buffer in self.buffers.items() if value not in members}
+        targets = {value: self.buffers[value] for value in group.results}
+        self._launch(Task(group, stored, targets, self.produced, self.machine))
+
+    def _copy(self, value: Value, source: Buffer, target: Buffer) -> None:
+        group = Group(f"copy/{target.name}", "map", (), (value,))
+        self._launch(Task(group, {value: source}, {value: target}, {}, self.machine))
+
+    def _launch(self, task: Task) -> None:
+        lowered = LOWERINGS[task.group.kind](task)
+        if task.group.members:
+            self.produced.update(lowered.produced)
+        if lowered.kernel.blocks:
+            self.result.launches.append(Launch(lowered.kernel, task.group, lowered.footprints))
+
+
+def _replaces(group: Group, donor: Value, value: Value) -> bool:
+    """Whether a kernel reads the donor's element only to compute the element that replaces it."""
+    elsewhere: set[Value] = set()
+    for member in reversed(group.members):
+        if member in elsewhere or not isinstance(member.op, Elementwise) or member.shape != value.shape:
+            elsewhere.update(member.inputs)
+    return donor not in {storage(operand) for operand in elsewhere}
