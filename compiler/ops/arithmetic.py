@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from gradloom.compiler.ir import Value
+from gradloom.compiler.loops import math
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
 from gradloom.compiler.ops.comparison import Equal, Greater, Less, Select
-from gradloom.compiler.ops.elementwise import Floating, Log, Numeric, _math
+from gradloom.compiler.ops.elementwise import Floating, Log, Numeric
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class Power(Floating):
     cost: ClassVar[int] = 40
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
-        return _math().power(b, *operands)
+        return math.power(b, *operands)
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):

@@ -50,7 +50,9 @@ class Matmul(Contraction):
         a, b = operands
         with np.errstate(all="ignore"):
             return np.asarray(
-                np.matmul(np.swapaxes(a, -1, -2) if self.transpose_a else a, np.swapaxes(b, -1, -2) if self.transpose_b else b),
+                np.matmul(
+                    np.swapaxes(a, -1, -2) if self.transpose_a else a, np.swapaxes(b, -1, -2) if self.transpose_b else b
+                ),
             )
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:

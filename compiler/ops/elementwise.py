@@ -11,16 +11,11 @@ import numpy as np
 
 from gradloom.compiler.errors import DTypeError
 from gradloom.compiler.ir import Value
+from gradloom.compiler.loops import math
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
 from gradloom.compiler.ops.base import Elementwise
 from gradloom.compiler.types import BOOL, DType
-
-
-def _math():
-    from gradloom.compiler.loops import math
-
-    return math
 
 
 class Numeric(Elementwise):
@@ -147,7 +142,7 @@ class Exp(Floating):
     cost: ClassVar[int] = 20
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
-        return _math().exp(b, operands[0])
+        return math.exp(b, operands[0])
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -165,7 +160,7 @@ class Expm1(Floating):
     cost: ClassVar[int] = 20
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
-        return _math().expm1(b, operands[0])
+        return math.expm1(b, operands[0])
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -184,7 +179,7 @@ class Log(Floating):
     cost: ClassVar[int] = 20
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
-        return _math().log(b, operands[0])
+        return math.log(b, operands[0])
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -202,7 +197,7 @@ class Log1p(Floating):
     cost: ClassVar[int] = 20
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
-        return _math().log1p(b, operands[0])
+        return math.log1p(b, operands[0])
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -238,7 +233,7 @@ class Tanh(Floating):
     cost: ClassVar[int] = 20
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
-        return _math().tanh(b, operands[0])
+        return math.tanh(b, operands[0])
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
         return np.asarray(np.tanh(operands[0]))
@@ -255,7 +250,7 @@ class Sigmoid(Floating):
     cost: ClassVar[int] = 20
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
-        return _math().sigmoid(b, operands[0])
+        return math.sigmoid(b, operands[0])
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
         (x,) = operands
@@ -275,7 +270,7 @@ class Erf(Floating):
     cost: ClassVar[int] = 20
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
-        return _math().erf(b, operands[0])
+        return math.erf(b, operands[0])
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
         (x,) = operands

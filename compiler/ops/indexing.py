@@ -23,7 +23,10 @@ def _check_indices(indices: TensorType) -> None:
 
 
 def row_index(b: Builder, value: Expr, rows: int) -> Index:
-    """The row that an index means: moved into [0, rows), so that no access leaves its tensor; as it is for an open table."""
+    """The row that an index means: moved into [0, rows), so that no access leaves the tensor.
+
+    For an open table it is taken as it is.
+    """
     if rows == OPEN:
         return b.index(value, 0)
     wide = b.convert(value, I64)

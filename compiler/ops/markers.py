@@ -54,7 +54,7 @@ class CustomGradient(Marker):
         rule = node.graph.gradient_rules.get(self.rule)
         if rule is None:
             raise NoGradientError(
-                f"op {self.name!r}: its rule {self.rule} is a Python function, which graph {node.graph.name!r} has lost; "
-                "take gradients in the graph in which the function was called"
+                f"op {self.name!r}: its rule {self.rule} is a Python function, which graph {node.graph.name!r} has "
+                "lost; take gradients in the graph in which the function was called"
             )
         return (None, *rule(cotangent))

@@ -1,0 +1,64 @@
+"""Evaluates a graph node by node with each op's NumPy reference: the oracle for compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gradloom.compiler.errors import DTypeError, ShapeError, VerificationError
+from gradloom.compiler.ir import Constant, Graph, Input, Value
+from gradloom.compiler.ops.base import TensorOp
+from gradloom.compiler.types import OPEN
+
+
+def interpret(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the graph's outputs by name, for arrays by input label.
+
+    Arrays that the graph captured need not be given. An input that the program wants in another order of axes is given,
+    and its donated output returned, as it is stored. Raises `KeyError`, `ShapeError` or `DTypeError` for a missing or
+    unfitting array.
+    """
+    results: dict[Value, np.ndarray] = {}
+    for value in graph.live():
+        results[value] = _evaluate(graph, value, inputs, results)
+    outputs = {}
+    for output in graph.outputs:
+        array = results[output.value]
+        donor = None if output.donor is None else output.donor.op
+        if isinstance(donor, Input) and donor.permutation:
+            array = array.transpose(np.argsort(donor.permutation))
+        outputs[output.name] = np.array(array)
+    return outputs
+
+
+def _evaluate(
+    graph: Graph, value: Value, inputs: Mapping[str, np.ndarray], results: Mapping[Value, np.ndarray]
+) -> np.ndarray:
+    op = value.op
+    if isinstance(op, Input):
+        return _argument(graph, op, inputs)
+    if isinstance(op, Constant):
+        return op.array
+    if not isinstance(op, TensorOp):
+        raise VerificationError(f"{value!r}: its op has no reference")
+    result = op.reference(*(results[operand] for operand in value.inputs))
+    if result.shape != value.shape or result.dtype != value.dtype.numpy:
+        raise VerificationError(f"{value!r}: its reference made {result.dtype}{list(result.shape)}")
+    return result
+
+
+def _argument(graph: Graph, op: Input, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    if op.label not in inputs and op.label not in graph.captured:
+        raise KeyError(f"Expected an array for input {op.label!r} of type {op.type}. Received: {sorted(inputs)}")
+    array = np.asarray(inputs[op.label] if op.label in inputs else graph.captured[op.label])
+    if op.permutation:
+        array = array.transpose(op.permutation)
+    if array.dtype != op.type.dtype.numpy:
+        raise DTypeError(f"input {op.label!r}: expected {op.type}. Received: {array.dtype}")
+    fits = array.ndim == op.type.rank and all(
+        wanted in (OPEN, size) for wanted, size in zip(op.type.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ShapeError(f"input {op.label!r}: expected {op.type}. Received: shape {list(array.shape)}")
+    return array
