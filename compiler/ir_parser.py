@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Any, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -367,7 +368,7 @@ def _op(line: int, name: str, attributes: dict[str, Any], type: TensorType) -> O
         if attribute not in known:
             expected = ", ".join(known) or "none"
             raise ParseError(f"line {line}: {name} has attributes: {expected}. Received: {attribute}")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     for attribute, value in attributes.items():
         attributes[attribute] = value = _number(value)
         if not _fits(value, hints[attribute]):
@@ -378,6 +379,11 @@ def _op(line: int, name: str, attributes: dict[str, Any], type: TensorType) -> O
         return cls(**attributes)
     except (GradloomError, TypeError, ValueError) as error:
         raise ParseError(f"line {line}: {name}: {error}") from None
+
+
+@cache
+def _hints(cls: type[Op]) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _number(value: Any) -> Any:

@@ -1,0 +1,158 @@
+"""What all drawings of a graph show: boxes and edges, with constants written into their readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+from gradloom.compiler.ir import Constant, Graph, Input, Output, Value
+from gradloom.compiler.ir_text import format_constant, format_literal, layer_paths, node_line
+
+MAX_LITERAL = 14
+"""Characters of a constant that are shown inside its reader; a longer one is shown by its type."""
+
+
+class Place(NamedTuple):
+    """Where a box stands: the number of its group (None: outside) and what it shows."""
+
+    group: int | None
+    what: Value | Output
+
+
+@dataclass(frozen=True)
+class Box:
+    """One rectangle: an input, an op or an output.
+
+    `operands` has "·" for each operand that an edge brings, and the text of each that is a constant; it is empty when
+    there are no constants among them.
+    """
+
+    place: Place
+    kind: str  # "input", "op" or "output"
+    title: str
+    operands: tuple[str, ...] = ()
+    attributes: str = ""
+    type: str = ""
+    role: str = ""
+    layers: tuple[str, ...] = ()
+    number: int | None = None
+    tooltip: str = ""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A value on its way to operand `operand` of `target`, one of `operands` that edges bring."""
+
+    source: Place
+    target: Place
+    operand: int
+    operands: int
+
+    @property
+    def crosses(self) -> bool:
+        """Whether the value leaves or enters a kernel, and so lies in memory."""
+        return self.source.group is None or self.source.group != self.target.group
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The boxes and edges of a graph."""
+
+    graph: Graph
+    boxes: tuple[Box, ...]
+    edges: tuple[Edge, ...]
+
+    @property
+    def layers(self) -> list[str]:
+        """Layer paths in the order of their first nodes."""
+        return list(dict.fromkeys(layer for box in self.boxes for layer in box.layers))
+
+
+def picture_of(graph: Graph) -> Picture:
+    """Return what to draw. A node that several kernels compute is a box in each of them."""
+    live = graph.live()
+    results = {output.value for output in graph.outputs}
+    # Inputs stand outside, wherever they are read; constants have a box only if they are a result themselves.
+    inside = {
+        Place(number, member): None
+        for number, group in enumerate(graph.groups)
+        for member in group.members
+        if not isinstance(member.op, Input) and (not isinstance(member.op, Constant) or member in results)
+    }
+    grouped = {place.what for place in inside}
+    outside = [v for v in live if v not in grouped and (not isinstance(v.op, Constant) or v in results)]
+    places = [*(Place(None, value) for value in outside), *inside]
+    homes = _homes(graph, places)
+    boxes = [_box(graph, place) for place in places]
+    edges = [edge for place in places for edge in _edges(place, homes, set(inside))]
+    for output in graph.outputs:
+        place = Place(None, output)
+        donor = "" if output.donor is None else "in place"
+        tooltip = f"output {output.name}" + (
+            f", written onto %{output.donor.number}" if output.donor is not None else ""
+        )
+        boxes.append(Box(place, "output", output.name, type=donor, role="output", tooltip=tooltip))
+        edges.append(Edge(homes[output.value], place, 0, 1))
+    return Picture(graph, tuple(boxes), tuple(edges))
+
+
+def _homes(graph: Graph, places: Iterable[Place]) -> dict[Value | Output, Place]:
+    """The box that a reader from elsewhere gets each value from: of the kernel that stores it."""
+    homes: dict[Value | Output, Place] = {}
+    stored = {Place(number, result) for number, group in enumerate(graph.groups) for result in group.results}
+    for place in places:
+        if place.what not in homes or (place in stored and homes[place.what] not in stored):
+            homes[place.what] = place
+    return homes
+
+
+def _edges(place: Place, homes: dict[Value | Output, Place], inside: set[Place]) -> list[Edge]:
+    assert isinstance(place.what, Value)
+    operands = [operand for operand in place.what.inputs if operand in homes]
+    edges = []
+    for position, operand in enumerate(operands):
+        own = Place(place.group, operand)
+        edges.append(Edge(own if own in inside else homes[operand], place, position, len(operands)))
+    return edges
+
+
+def _box(graph: Graph, place: Place) -> Box:
+    value = place.what
+    assert isinstance(value, Value)
+    is_input = isinstance(value.op, Input)
+    literals = [_literal(operand) for operand in value.inputs]
+    if is_input:
+        attributes = ""
+    elif isinstance(value.op, Constant):
+        attributes = _literal(value)
+    else:
+        attributes = _shown_attributes(value)
+    return Box(
+        place,
+        kind="input" if is_input else "op",
+        title=value.op.label if isinstance(value.op, Input) else value.op.name,
+        operands=tuple(literals) if any(text != "·" for text in literals) else (),
+        attributes=attributes,
+        type=str(value.type),
+        role=value.op.role if isinstance(value.op, Input) else "",
+        layers=tuple(layer_paths(graph, value)),
+        number=value.number,
+        tooltip=node_line(graph, value, indent=""),
+    )
+
+
+def _shown_attributes(value: Value) -> str:
+    """The attributes that the type does not show already, as a reshape's shape."""
+    shown = {name: item for name, item in value.op.attributes.items() if item not in (value.type.shape, value.dtype)}
+    default = {field.name: field.default for field in fields(value.op)}  # type: ignore[arg-type]
+    texts = {name: format_literal(item) for name, item in shown.items() if item != default[name]}
+    return ", ".join(name if text == "true" else f"{name}={text}" for name, text in texts.items())
+
+
+def _literal(value: Value) -> str:
+    """A constant as its reader shows it; "·" for what an edge brings."""
+    if not isinstance(value.op, Constant):
+        return "·"
+    text = format_constant(value.op).partition("=")[2]
+    return text if len(text) <= MAX_LITERAL else str(value.type)
