@@ -1,0 +1,248 @@
+"""Optimizers by Keras's names: each emits its update as IR, an elementwise expression of parameters and gradients."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from gradloom import ops
+from gradloom.compiler.ir import Value
+from gradloom.lookup import Catalogue, not_understood
+from gradloom.naming import snake_case, unique_name
+from gradloom.variables import Variable
+
+
+class Hyperparameter:
+    """A setting of an optimizer that programs receive anew with each call: `optimizer.learning_rate = 0.01` compiles
+    nothing. Reading it gives the variable; setting it, a number within [low, high].
+    """
+
+    def __init__(self, low: float = 0.0, high: float = float("inf")) -> None:
+        self.low = low
+        self.high = high
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, optimizer: None, owner: type) -> Hyperparameter: ...
+    @overload
+    def __get__(self, optimizer: Optimizer, owner: type) -> Variable: ...
+    def __get__(self, optimizer: Optimizer | None, owner: type) -> Hyperparameter | Variable:
+        return self if optimizer is None else optimizer.hyperparameters[self.name]
+
+    def __set__(self, optimizer: Optimizer, value: Any) -> None:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if not self.low <= number <= self.high:
+            raise ValueError(
+                f"{type(optimizer).__name__}: Expected {self.name} as a number in [{self.low:g}, {self.high:g}]. "
+                f"Received: {self.name}={value!r}"
+            )
+        if self.name in optimizer.hyperparameters:
+            optimizer.hyperparameters[self.name].assign(np.float64(number))
+        else:
+            optimizer.hyperparameters[self.name] = Variable(
+                np.float64(number),
+                trainable=False,
+                name=self.name,
+                role="hyperparameter",
+                path=f"{optimizer.name}/{self.name}",
+            )
+
+
+class Optimizer(ABC):
+    """Changes variables along their gradients.
+
+    `build` makes the slots, one tensor of state per variable and name; `apply` emits one step.
+    """
+
+    learning_rate = Hyperparameter()
+
+    def __init__(self, learning_rate: Any, name: str | None = None) -> None:
+        self.name = unique_name(snake_case(type(self).__name__)) if name is None else name
+        self.hyperparameters: dict[str, Variable] = {}
+        self.learning_rate = learning_rate
+        self.iterations = Variable(
+            0, dtype="int64", trainable=False, name="iterations", role="state", path=f"{self.name}/iterations"
+        )
+        self._slots: dict[tuple[Variable, str], Variable] = {}
+
+    @property
+    def variables(self) -> list[Variable]:
+        """Everything an optimizer keeps: the number of steps, the learning rate, the slots in the order of `build`."""
+        return [self.iterations, self.hyperparameters["learning_rate"], *self._slots.values()]
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        """The names of the tensors that are kept for each variable."""
+        return ()
+
+    def build(self, variables: Iterable[Variable]) -> None:
+        """Make the slots, of zeros, of variables that have none yet."""
+        for variable in variables:
+            for name in self.slot_names:
+                if (variable, name) not in self._slots:
+                    full_name = f"{variable.path.replace('/', '_')}_{name}"
+                    self._slots[variable, name] = Variable(
+                        "zeros",
+                        variable.shape,
+                        variable.dtype,
+                        trainable=False,
+                        name=full_name,
+                        role="state",
+                        path=f"{self.name}/{full_name}",
+                    )
+
+    def slot(self, variable: Variable, name: str) -> Variable:
+        """The tensor `name` that is kept for `variable`."""
+        return self._slots[variable, name]
+
+    def apply(self, grads: Sequence[Value], variables: Sequence[Variable]) -> None:
+        """Emit one step: assign new values to the variables, the slots and the number of steps, in the open trace."""
+        if len(grads) != len(variables):
+            raise ValueError(f"Expected as many gradients as variables, {len(variables)}. Received: {len(grads)}")
+        self.build(variables)
+        step_size = self.step_size()
+        for gradient, variable in zip(grads, variables, strict=True):
+            self.update(variable, gradient, ops.cast(step_size, variable.dtype))
+        self.iterations.assign(self.iterations + 1)
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Value, Variable]]) -> None:
+        """`apply` for pairs of gradient and variable."""
+        pairs = list(grads_and_vars)
+        self.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
+
+    def step_size(self) -> Value:
+        """The scalar that updates are multiplied by: computed once per step, for all variables."""
+        return ops.as_value(self.learning_rate)
+
+    @abstractmethod
+    def update(self, variable: Variable, gradient: Value, step_size: Value) -> None:
+        """Assign `variable` and its slots their new values; `step_size` is a scalar of the variable's dtype."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this optimizer again, without its slots."""
+        return {"name": self.name, **{name: float(variable) for name, variable in self.hyperparameters.items()}}
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={float(variable):g}" for name, variable in self.hyperparameters.items())
+        return f"<{type(self).__name__} {arguments}>"
+
+
+class SGD(Optimizer):
+    """Gradient descent: w ← w − lr·g, with momentum if that is not 0.
+
+    With momentum μ: m ← μ·m − lr·g and w ← w + m, with `nesterov` w ← w + μ·m − lr·g, m the new one (Sutskever et al.
+    2013; Keras's form). Whether there is momentum is decided when the optimizer is made; its value may change.
+    """
+
+    momentum = Hyperparameter(0.0, 1.0)
+
+    def __init__(
+        self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False, name: str | None = None
+    ) -> None:
+        super().__init__(learning_rate, name)
+        self.momentum = momentum
+        self.nesterov = bool(nesterov)
+        self._has_momentum = float(momentum) != 0
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        return ("momentum",) if self._has_momentum else ()
+
+    def update(self, variable: Variable, gradient: Value, step_size: Value) -> None:
+        step = step_size * gradient
+        if not self._has_momentum:
+            variable.assign(variable - step)
+            return
+        momentum = self.slot(variable, "momentum")
+        factor = ops.cast(self.momentum, variable.dtype)
+        velocity = factor * momentum - step
+        momentum.assign(velocity)
+        variable.assign(variable + (factor * velocity - step if self.nesterov else velocity))
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"nesterov": self.nesterov}
+
+
+class Adam(Optimizer):
+    """Steps scaled by running moments of the gradient (Kingma & Ba 2015, with the bias corrections in the step size).
+
+    m ← m + (1 − β₁)(g − m), v ← v + (1 − β₂)(g² − v), w ← w − lr·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√v + ε); with `amsgrad` the
+    largest v so far stands in the denominator (Reddi et al. 2018).
+    """
+
+    beta_1 = Hyperparameter(0.0, 1.0)
+    beta_2 = Hyperparameter(0.0, 1.0)
+    epsilon = Hyperparameter()
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(learning_rate, name)
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.amsgrad = bool(amsgrad)
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        return ("momentum", "velocity", "velocity_hat") if self.amsgrad else ("momentum", "velocity")
+
+    def step_size(self) -> Value:
+        step = ops.cast(self.iterations + 1, "float32")
+        return self.learning_rate * ops.sqrt(_one_minus_power(self.beta_2, step)) / _one_minus_power(self.beta_1, step)
+
+    def update(self, variable: Variable, gradient: Value, step_size: Value) -> None:
+        beta_1, beta_2, epsilon = (ops.cast(h, variable.dtype) for h in (self.beta_1, self.beta_2, self.epsilon))
+        momentum, velocity = self.slot(variable, "momentum"), self.slot(variable, "velocity")
+        momentum.assign(momentum + (gradient - momentum) * (1.0 - beta_1))
+        velocity.assign(velocity + (ops.square(gradient) - velocity) * (1.0 - beta_2))
+        if self.amsgrad:
+            largest = self.slot(variable, "velocity_hat")
+            largest.assign(ops.maximum(largest, velocity))
+            velocity = largest
+        variable.assign(variable - momentum * step_size / (ops.sqrt(velocity) + epsilon))
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"amsgrad": self.amsgrad}
+
+
+def _one_minus_power(beta: Variable, step: Value) -> Value:
+    """1 − βᵗ as −(e^(t·log β) − 1): for β near 1 the difference would keep few of f32's digits."""
+    return -ops.expm1(step * ops.log(beta))
+
+
+OptimizerLike = str | Optimizer | Mapping[str, Any] | type[Optimizer]
+
+_CATALOGUE: Catalogue[type[Optimizer]] = Catalogue("optimizer", {"sgd": SGD, "adam": Adam})
+
+
+def get(identifier: OptimizerLike) -> Optimizer:
+    """Return the optimizer of a name, a class, a `{"class_name", "config"}` mapping, or the instance itself.
+
+    Raises `ValueError` naming the nearest known optimizers for an unknown name.
+    """
+    if isinstance(identifier, str):
+        make: Any = _CATALOGUE.find(identifier)
+        return make()  # type: ignore[no-any-return]
+    if isinstance(identifier, Mapping):
+        return _CATALOGUE.configured(identifier)  # type: ignore[no-any-return]
+    if isinstance(identifier, Optimizer):
+        return identifier
+    if isinstance(identifier, type) and issubclass(identifier, Optimizer):
+        make = identifier
+        return make()  # type: ignore[no-any-return]
+    raise not_understood("optimizer", identifier)
