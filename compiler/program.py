@@ -1,6 +1,6 @@
 """A compiled program: object code, its arguments, its memory plan, and the binary interface to the runtime.
 
-Object code exports three functions (`gradloom.compiler.llvm.driver` writes them, `gradloom.runtime.threads` calls them):
+Object code exports three functions (written by `gradloom.compiler.llvm.driver`, called by `gradloom.runtime.threads`):
 
     void gradloom_launch(ptr pool, ptr arguments, ptr arena, i64 first, i64 steps, i64 threads)
     void gradloom_worker(ptr pool, i64 thread)

@@ -16,7 +16,7 @@ thread 0; each other thread entered `gradloom_worker` once and stays there. The 
 - A signal may end a wait before the post, and a post may then outlive its job: the worker therefore waits until its
   state is no longer ASLEEP, so that a stray post costs one turn of that loop.
 - A worker makes its state IDLE before it runs the job, and counts `pending` down (release) after it. The caller waits
-  for 0 (acquire) before it returns: all that workers wrote is visible to it, every slot is IDLE or ASLEEP, and no thread
+  for 0 (acquire) before it returns: what workers wrote is visible to it, every slot is IDLE or ASLEEP, and no thread
   reads the job record any more.
 - Barrier number e of a job: each thread stores e in its own slot (release), then waits until every participant's slot
   holds at least e (acquire). No thread writes another's slot, and whoever runs ahead to barrier e + 1 only raises a
