@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
+from types import FrameType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +25,8 @@ class Op(ABC):
     """
 
     name: ClassVar[str]
+    arity: ClassVar[int | None] = 0
+    """The number of operands; None if it varies, from one on."""
     registry: ClassVar[dict[str, type[Op]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -34,6 +37,13 @@ class Op(ABC):
     @abstractmethod
     def infer(self, *operands: TensorType) -> TensorType:
         """Return the result's type, or raise `ShapeError` or `DTypeError`: used to build nodes and to verify them."""
+
+    def type_of(self, *operands: TensorType) -> TensorType:
+        """Check the number of operands, then `infer`."""
+        if len(operands) != self.arity and (self.arity is not None or not operands):
+            wanted = "at least one operand" if self.arity is None else f"{self.arity} operands"
+            raise ShapeError(f"Expected {wanted}. Received: {len(operands)}")
+        return self.infer(*operands)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -292,13 +302,10 @@ class Graph:
         """
         if array.nbytes <= CAPTURE_LIMIT:
             return self.constant(array)
-        data = array.tobytes()
-        for label, known in self.captured.items():
-            if (known.dtype, known.shape) == (array.dtype, array.shape) and known.tobytes() == data:
-                break
-        else:
+        label = next((label for label, known in self.captured.items() if _same(known, array)), None)
+        if label is None:
             label = f"captured_{len(self.captured)}"
-            self.captured[label] = np.frombuffer(data, array.dtype).reshape(array.shape)
+            self.captured[label] = np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
         return self.input(label, TensorType(as_dtype(array.dtype), array.shape), role="captured")
 
     def apply(self, op: Op, *inputs: Value, provenance: Iterable[Provenance] | None = None) -> Value:
@@ -312,7 +319,7 @@ class Graph:
             if value.graph is not self:
                 raise VerificationError(f"{op}: operand {value!r} belongs to another graph than {self.name!r}")
         try:
-            type_ = op.infer(*(value.type for value in inputs))
+            type_ = op.type_of(*(value.type for value in inputs))
         except (ShapeError, DTypeError) as error:
             where = "; ".join(sorted(str(origin) for origin in origins if str(origin)))
             operands = ", ".join(str(value.type) for value in inputs)
@@ -394,7 +401,7 @@ class Graph:
             try:
                 if value.graph is not self or any(operand not in seen for operand in value.inputs):
                     raise VerificationError("reads a node that does not come before it")
-                inferred = value.op.infer(*(operand.type for operand in value.inputs))
+                inferred = value.op.type_of(*(operand.type for operand in value.inputs))
                 if inferred != value.type:
                     raise VerificationError(f"has type {value.type}, but its op infers {inferred}")
             except GradloomError as error:
@@ -409,6 +416,11 @@ class Graph:
         from gradloom.compiler.ir_text import print_graph  # the printer reads graphs, so it imports this module
 
         return print_graph(self)
+
+
+def _same(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether arrays are equal bit by bit."""
+    return (x.dtype, x.shape) == (y.dtype, y.shape) and x.tobytes() == y.tobytes()
 
 
 GradientRule = Callable[[Value], "Sequence[Value | None]"]
@@ -472,10 +484,10 @@ def current_provenance() -> Provenance:
 
 def user_line() -> str:
     """`file:line` of the innermost frame that is not Gradloom's own code, or "" if there is none."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module != "gradloom" and not module.startswith(("gradloom.", "contextlib")):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ""

@@ -21,6 +21,7 @@ class Add(Numeric):
     """x + y; integers wrap: `%5: f32[32,128] = add %3 %4`."""
 
     name: ClassVar[str] = "add"
+    arity: ClassVar[int | None] = 2
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
         return b.add(*operands)
@@ -38,6 +39,7 @@ class Subtract(Numeric):
     """x − y; integers wrap: `%5: f32[32,128] = subtract %3 %4`."""
 
     name: ClassVar[str] = "subtract"
+    arity: ClassVar[int | None] = 2
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
         return b.sub(*operands)
@@ -55,6 +57,7 @@ class Multiply(Numeric):
     """x · y; integers wrap: `%5: f32[32,128] = multiply %3 %4`."""
 
     name: ClassVar[str] = "multiply"
+    arity: ClassVar[int | None] = 2
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
         return b.mul(*operands)
@@ -73,6 +76,7 @@ class Divide(Floating):
     """x / y for floats: `%5: f32[32,128] = divide %3 %4`."""
 
     name: ClassVar[str] = "divide"
+    arity: ClassVar[int | None] = 2
     cost: ClassVar[int] = 4
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
@@ -96,6 +100,7 @@ class FloorDivide(Numeric):
     """
 
     name: ClassVar[str] = "floor_divide"
+    arity: ClassVar[int | None] = 2
     cost: ClassVar[int] = 4
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
@@ -129,6 +134,7 @@ class Remainder(Numeric):
     """
 
     name: ClassVar[str] = "remainder"
+    arity: ClassVar[int | None] = 2
     cost: ClassVar[int] = 6
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
@@ -168,6 +174,7 @@ class Power(Floating):
     """
 
     name: ClassVar[str] = "power"
+    arity: ClassVar[int | None] = 2
     cost: ClassVar[int] = 40
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
@@ -195,6 +202,7 @@ class Maximum(Numeric):
     """
 
     name: ClassVar[str] = "maximum"
+    arity: ClassVar[int | None] = 2
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
         return b.binary("max", *operands)
@@ -215,6 +223,7 @@ class Minimum(Numeric):
     """
 
     name: ClassVar[str] = "minimum"
+    arity: ClassVar[int | None] = 2
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
         return b.binary("min", *operands)

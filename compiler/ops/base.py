@@ -57,6 +57,8 @@ class Inline(TensorOp):
 class Elementwise(Inline):
     """One lane at a time; operands are broadcast by NumPy's rule and have one dtype."""
 
+    arity: ClassVar[int | None] = 1
+
     def infer(self, *operands: TensorType) -> TensorType:
         dtypes = {operand.dtype for operand in operands}
         if len(dtypes) > 1:
@@ -78,6 +80,7 @@ class Elementwise(Inline):
 class Movement(Inline):
     """An op that only says where its elements come from: `read` maps a position to positions in the operands."""
 
+    arity: ClassVar[int | None] = 1
     cost: ClassVar[int] = 0
 
 
@@ -87,6 +90,7 @@ class Reduction(TensorOp):
     Subclasses are dataclasses with the field `axes: tuple[int, ...]` (sorted, non-negative).
     """
 
+    arity: ClassVar[int | None] = 1
     axes: tuple[int, ...]
 
     def infer(self, *operands: TensorType) -> TensorType:
@@ -111,9 +115,13 @@ class Reduction(TensorOp):
 class Contraction(TensorOp):
     """Sums products over contracted dimensions: a kernel of its own, into which others are fused."""
 
+    arity: ClassVar[int | None] = 2
+
 
 class Scatter(TensorOp):
     """Adds rows into a tensor of zeros at positions known at run time."""
+
+    arity: ClassVar[int | None] = 2
 
 
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:

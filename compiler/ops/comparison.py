@@ -19,6 +19,7 @@ from gradloom.compiler.types import BOOL, DType, TensorType
 class Comparison(Elementwise):
     """A comparison of two operands of one dtype; subclasses name its opcode and NumPy's function."""
 
+    arity: ClassVar[int | None] = 2
     opcode: ClassVar[str]
     function: ClassVar[np.ufunc]
 
@@ -93,6 +94,7 @@ class GreaterEqual(Comparison):
 class Logic(Elementwise):
     """An op of bools; subclasses name its opcode and NumPy's function."""
 
+    arity: ClassVar[int | None] = 2
     opcode: ClassVar[str]
     function: ClassVar[np.ufunc]
 
@@ -143,6 +145,7 @@ class LogicalNot(Logic):
     """The opposite: `%5: bool[8] = logical_not %4`."""
 
     name: ClassVar[str] = "logical_not"
+    arity: ClassVar[int | None] = 1
     opcode: ClassVar[str] = "not"
     function: ClassVar[np.ufunc] = np.logical_not
 
@@ -158,6 +161,7 @@ class Select(Elementwise):
     """
 
     name: ClassVar[str] = "select"
+    arity: ClassVar[int | None] = 3
 
     def infer(self, *operands: TensorType) -> TensorType:
         condition, x, y = operands

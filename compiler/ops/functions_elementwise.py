@@ -112,10 +112,10 @@ def power(x1: TensorLike, x2: TensorLike) -> Value:
     A Python integer as x2 (or a float that is one, up to 64 in magnitude) becomes multiplications. Integers can only
     be raised to a non-negative one; else raises `DTypeError`.
     """
-    if isinstance(x2, int | float) and not isinstance(x2, bool) and abs(x2) <= 64 and x2 == int(x2):
+    if isinstance(x2, int | float) and not isinstance(x2, bool) and -64 <= x2 <= 64 and x2 == int(x2):
         (x,) = numbers(x1, function="power")
         if x.dtype.is_float or (x2 >= 0 and isinstance(x2, int)):
-            raised = _integer_power(x, abs(int(x2)))
+            raised = _integer_power(x, int(math.fabs(x2)))
             return raised if x2 >= 0 else divide(1, raised)
     x, y = promoted(x1, x2, function="power")
     if not x.dtype.is_float:
@@ -216,8 +216,8 @@ def round(x: TensorLike, decimals: int = 0) -> Value:
         raise DTypeError(f"round: expected floats to round to decimals={decimals}. Received: {value.type}")
     scale = 10.0 ** math.fabs(decimals)
     if decimals > 0:
-        return _apply(Round(), value * scale) / scale
-    return _apply(Round(), value / scale) * scale
+        return divide(_apply(Round(), multiply(value, scale)), scale)
+    return multiply(_apply(Round(), divide(value, scale)), scale)
 
 
 # Math: integers are converted to float32.

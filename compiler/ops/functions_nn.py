@@ -40,7 +40,8 @@ EPSILON = 1e-7
 
 def relu(x: TensorLike) -> Value:
     """max(x, 0); NaN stays. The derivative at 0 is 0."""
-    return maximum(*numbers(x, function="relu"), 0)
+    (value,) = numbers(x, function="relu")
+    return maximum(value, 0)
 
 
 def relu6(x: TensorLike) -> Value:

@@ -111,12 +111,14 @@ def amin(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Value:
 
 def any(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Value:
     """Whether any element along axes differs from 0."""
-    return _reduce(Max, *bools(x, function="any"), axis, keepdims)
+    (value,) = bools(x, function="any")
+    return _reduce(Max, value, axis, keepdims)
 
 
 def all(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Value:
     """Whether all elements along axes differ from 0."""
-    return _reduce(Min, *bools(x, function="all"), axis, keepdims)
+    (value,) = bools(x, function="all")
+    return _reduce(Min, value, axis, keepdims)
 
 
 def count_nonzero(x: TensorLike, axis: Axis = None) -> Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from gradloom.compiler.ops.operands import (
 )
 from gradloom.compiler.types import BOOL, F32, I32, DType, as_dtype
 
-AnyDType = DType | str | type | np.dtype
+AnyDType: TypeAlias = DType | str | type | np.dtype
 
 # Making tensors.
 

@@ -42,6 +42,7 @@ class Gather(Inline):
     """
 
     name: ClassVar[str] = "gather"
+    arity: ClassVar[int | None] = 2
     cost: ClassVar[int] = 2
 
     def infer(self, *operands: TensorType) -> TensorType:

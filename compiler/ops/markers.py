@@ -48,6 +48,7 @@ class CustomGradient(Marker):
     """
 
     name: ClassVar[str] = "custom_gradient"
+    arity: ClassVar[int | None] = None
     rule: int
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:

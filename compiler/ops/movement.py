@@ -235,6 +235,7 @@ class Concatenate(Movement):
     """The operands one behind the other: `%4: f32[32,20] = concatenate %2 %3 {axis=1}`."""
 
     name: ClassVar[str] = "concatenate"
+    arity: ClassVar[int | None] = None
     axis: int
 
     def infer(self, *operands: TensorType) -> TensorType:
@@ -318,6 +319,7 @@ class Iota(Movement):
     """The position along an axis: `%3: i32[32,10] = iota {shape=[32,10], axis=1, dtype=i32}`."""
 
     name: ClassVar[str] = "iota"
+    arity: ClassVar[int | None] = 0
     shape: tuple[int, ...]
     axis: int
     dtype: DType

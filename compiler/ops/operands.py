@@ -59,7 +59,7 @@ def as_value(
     if graph is None:
         graph = graph_of(x, function=function) if like is None else like.graph
     if is_weak(x):
-        return graph.constant(*_number(x, None if like is None else like.dtype))
+        return graph.constant(*_number(x, None if like is None else like.dtype))  # type: ignore[arg-type]
     if isinstance(x, np.ndarray | np.generic):
         return graph.capture(_native(np.asarray(x)))
     if isinstance(x, Symbolic):

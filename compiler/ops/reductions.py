@@ -140,7 +140,7 @@ class Max(Extremum):
 
 @dataclass(frozen=True)
 class Min(Extremum):
-    """The smallest element, of bools whether all hold: `%3: f32[32] = min %2 {axes=[1]}`. Of none: the largest value."""
+    """The smallest element, of bools whether all hold: `%3: f32[32] = min %2 {axes=[1]}`. Of none: the top value."""
 
     name: ClassVar[str] = "min"
     opcode: ClassVar[str] = "min"
