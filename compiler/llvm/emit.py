@@ -14,7 +14,6 @@ import llvmlite.ir as ll
 from gradloom.compiler.errors import VerificationError
 from gradloom.compiler.llvm.target import Target
 from gradloom.compiler.loops.grammar import Block, Buffer, Expr, For, If, Kernel, Store, VType
-from gradloom.compiler.types import DType
 
 POINTER = ll.PointerType()
 VOID = ll.VoidType()
@@ -344,7 +343,7 @@ def literal(type: VType, value: float | int | bool) -> ll.Value:
     return _Splat(register(type), ll.Constant(element, value))
 
 
-class _Splat(ll.Constant):
+class _Splat(ll.Constant):  # type: ignore[misc]
     """A vector literal of equal lanes, in LLVM's short form."""
 
     def _to_string(self) -> str:

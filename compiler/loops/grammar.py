@@ -10,7 +10,7 @@
     type       ::=  VType(dtype, lanes)                              a scalar (one lane) or a vector <lanes x dtype>
 
 A kernel runs `blocks` independent blocks; each thread gets a range of them as [begin, end). Offsets count elements.
-`active` is the number of leading lanes that a memory access touches (None: all of them).
+`active` is the number of leading lanes that a memory access touches (None: all of them); the others of a load are 0.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OPCODES: dict[str, str] = {
     "convert": "to the type's dtype: float to integer truncates and saturates, NaN gives 0; to bool is x != 0",
     "bitcast": "the same bits as another dtype",
     "broadcast": "a scalar in every lane", "iota": "0, 1, 2, …, in the lanes",
-    "reduce": "all lanes combined by `attr` (add, mul, min, max, and, or) in a tree of halves", 
+    "reduce": "all lanes combined by `attr` (add, mul, min, max, and, or) in a tree of halves",
     "extract": "the scalar in lane `attr`",
     "load": "from `attr` = (buffer, active); a scalar offset reads adjacent lanes, a vector of offsets gathers",
 }  # fmt: skip

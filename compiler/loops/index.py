@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 from gradloom.compiler.loops.grammar import Expr
 
+Terms = tuple[tuple[Expr, int], ...]
+
 
 @dataclass(frozen=True)
 class Index:
     """An index that may differ from lane to lane.
 
     `terms` maps scalar i64 expressions to coefficients; lane l adds `stride`·l; `vector` is a vector of i64 that could
-    not be written affinely. `low` and `high` bound the value over all lanes (None: unknown).
+    not be written affinely. `low` and `high` bound the value over all lanes that matter (None: unknown): they are the
+    sums of the bounds of its parts, or looser.
     """
 
-    terms: tuple[tuple[Expr, int], ...] = ()
+    terms: Terms = ()
     constant: int = 0
     stride: int = 0
     vector: Expr | None = None
@@ -66,53 +69,42 @@ class Index:
         )
 
     def split(self, divisor: int) -> tuple[Index, Index] | None:
-        """Quotient and remainder by `divisor`, when they can be told apart without computing; else None."""
+        """Quotient and remainder by `divisor`, when they can be told apart without computing; else None.
+
+        Multiples of the divisor go to the quotient; what is left is the remainder if it stays between two multiples.
+        """
         if self.vector is not None or self.low is None or self.high is None:
             return None
-        if 0 <= self.low and self.high < divisor:
-            return constant(0), self
-        if any(coefficient % divisor for _, coefficient in self.terms) or self.stride % divisor:
-            return self._split_mixed(divisor)
-        quotient, rest = divmod(self.constant, divisor)
+        multiples = tuple(term for term in self.terms if term[1] % divisor == 0)
+        others = tuple(term for term in self.terms if term[1] % divisor)
+        lanes_stay = self.stride % divisor != 0
+        if (bounds := self._bounds_without(multiples, others, lanes_stay)) is None:
+            return None
+        low, high = bounds
+        quotient = low // divisor
+        if high // divisor != quotient:
+            return None
         whole = Index(
-            tuple((variable, coefficient // divisor) for variable, coefficient in self.terms),
+            tuple((variable, coefficient // divisor) for variable, coefficient in multiples),
             quotient,
-            self.stride // divisor,
+            0 if lanes_stay else self.stride // divisor,
             None,
-            (self.low - rest) // divisor,
-            (self.high - rest) // divisor,
+            self.low // divisor,
+            self.high // divisor,
         )
-        return whole, constant(rest)
+        shift = quotient * divisor
+        rest = Index(others, self.constant - shift, self.stride if lanes_stay else 0, None, low - shift, high - shift)
+        return whole, rest
 
-    def _split_mixed(self, divisor: int) -> tuple[Index, Index] | None:
-        """Quotient and remainder where some terms are multiples of `divisor` and the others stay below it."""
-        whole, low, high = constant(0), self.constant % divisor, self.constant % divisor
-        kept: list[tuple[Expr, int]] = []
-        for variable, coefficient in self.terms:
-            if variable.attr is None or not isinstance(variable.attr, LoopRange):
-                return None
-            if coefficient % divisor == 0:
-                whole = whole + of(variable).scaled(coefficient // divisor)
-            else:
-                kept.append((variable, coefficient))
-                ends = (variable.attr.low * coefficient, variable.attr.high * coefficient)
-                low, high = low + min(ends), high + max(ends)
+    def _bounds_without(self, multiples: Terms, others: Terms, lanes_stay: bool) -> tuple[int, int] | None:
+        """Bounds of the index without the terms `multiples` (and without its lanes, unless they stay)."""
         assert self.low is not None and self.high is not None
-        stride = 0 if self.stride % divisor == 0 else self.stride
-        if stride:
-            # What the bounds of the whole leave for the lanes, beyond the bounds of the terms.
-            total = sum(
-                max(variable.attr.low * coefficient, variable.attr.high * coefficient)
-                for variable, coefficient in self.terms
-            )
-            lanes = max(0, self.high - self.constant - total)
-            high += lanes
-        if low < 0 or high >= divisor:
-            return None
-        whole = whole + Index((), self.constant // divisor, 0, None, self.constant // divisor, self.constant // divisor)
-        if stride == 0 and self.stride:
-            return None
-        return whole, Index(tuple(kept), self.constant % divisor, stride, None, low, high)
+        if not lanes_stay and (bounds := _range(others)) is not None:
+            return self.constant + bounds[0], self.constant + bounds[1]
+        if (lanes_stay or self.stride == 0) and (bounds := _range(multiples)) is not None:
+            # How far the lanes reach is known from the bounds of the whole alone.
+            return self.low - bounds[0], self.high - bounds[1]
+        return None
 
 
 @dataclass(frozen=True)
@@ -145,3 +137,14 @@ def lanes(start: Index, count: int, stride: int = 1) -> Index:
     low = None if start.low is None else start.low + min(0, span)
     high = None if start.high is None else start.high + max(0, span)
     return Index(start.terms, start.constant, start.stride + stride, start.vector, low, high)
+
+
+def _range(terms: Terms) -> tuple[int, int] | None:
+    """The least and the largest value of a sum of loop variables with coefficients; None for other terms."""
+    low = high = 0
+    for variable, coefficient in terms:
+        if not isinstance(variable.attr, LoopRange):
+            return None
+        ends = variable.attr.low * coefficient, variable.attr.high * coefficient
+        low, high = low + min(ends), high + max(ends)
+    return low, high

@@ -52,7 +52,7 @@ class _Format:
 
     @property
     def sign(self) -> int:
-        return -(2 ** (self.bits.bits - 1))
+        return -(1 << (self.bits.bits - 1))
 
 
 _FORMATS = {
