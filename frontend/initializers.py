@@ -68,8 +68,8 @@ class Ones(Initializer):
 class RandomInitializer(Initializer):
     """Draws from a stream that is fixed when the initializer is made.
 
-    With `seed=None` the stream is the next one of `gradloom.utils.set_random_seed`; as in Keras, calling one initializer
-    twice gives the same values, and two initializers give independent ones.
+    With `seed=None` the stream is the next one of `gradloom.utils.set_random_seed`; as in Keras, calling one
+    initializer twice gives the same values, and two initializers give independent ones.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -257,7 +257,7 @@ def get(identifier: InitializerLike) -> Callable[..., np.ndarray]:
         return _CATALOGUE.configured(identifier)  # type: ignore[no-any-return]
     if isinstance(identifier, type) and issubclass(identifier, Initializer):
         return identifier()
-    if callable(identifier):
+    if callable(identifier) and not isinstance(identifier, type):
         return identifier
     raise not_understood("initializer", identifier)
 

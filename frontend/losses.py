@@ -11,11 +11,9 @@ import numpy as np
 from gradloom import ops, targets
 from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Value
+from gradloom.compiler.ops import as_value
 from gradloom.lookup import Catalogue, not_understood
 from gradloom.naming import snake_case
-
-EPSILON = 1e-7
-"""Probabilities are kept this far from 0 and 1 before their logarithm is taken (Keras's `epsilon()`)."""
 
 REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 
@@ -40,7 +38,7 @@ class Loss(ABC):
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Value:
         """Return the reduced loss; `sample_weight` is of the losses' shape, or of its beginning."""
-        y_true, y_pred = ops.as_value(y_true), ops.as_value(y_pred)
+        y_true, y_pred = targets.as_pair(y_true, y_pred)
         return reduce_weighted(self.call(y_true, y_pred), sample_weight, self.reduction)
 
     def check_targets(self, y: np.ndarray, output_shape: Sequence[int | None]) -> None:
@@ -191,15 +189,7 @@ def binary_crossentropy(
     y_true, y_pred = _paired(y_true, y_pred)
     if label_smoothing:
         y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing
-    if not from_logits and y_pred.op.name == "sigmoid":
-        y_pred, from_logits = y_pred.inputs[0], True
-    if from_logits:
-        # log(1 + eˣ) − x·y without overflow, whatever the sign of x.
-        losses = ops.relu(y_pred) - y_pred * y_true + ops.log1p(ops.exp(-ops.absolute(y_pred)))
-    else:
-        p = ops.clip(y_pred, EPSILON, 1.0 - EPSILON)
-        losses = -(y_true * ops.log(p) + (1.0 - y_true) * ops.log(1.0 - p))
-    return ops.mean(losses, axis=axis)
+    return ops.mean(ops.binary_crossentropy(y_true, y_pred, from_logits), axis=axis)
 
 
 def categorical_crossentropy(
@@ -209,25 +199,23 @@ def categorical_crossentropy(
 
     `label_smoothing` s makes y·(1 − s) + s/C of y.
     """
-    y_true, y_pred = ops.as_value(y_true), ops.as_value(y_pred)
+    y_true, y_pred = targets.as_pair(y_true, y_pred)
     _check_equal_shapes(y_true, y_pred)
     y_true = ops.cast(y_true, y_pred.dtype)
     if label_smoothing:
         y_true = y_true * (1.0 - label_smoothing) + label_smoothing / y_pred.shape[axis]
-    return -ops.sum(y_true * _log_probabilities(y_pred, from_logits, axis), axis=axis)
+    return ops.categorical_crossentropy(y_true, y_pred, from_logits, axis)
 
 
 def sparse_categorical_crossentropy(
     y_true: Any, y_pred: Any, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
 ) -> Value:
     """−log p[y] along the last axis: labels (N, …) or (N, …, 1) and predictions (N, …, C) give (N, …)."""
-    y_true, y_pred = ops.as_value(y_true), ops.as_value(y_pred)
+    y_true, y_pred = targets.as_pair(y_true, y_pred)
     if axis not in (-1, y_pred.ndim - 1):
         raise ValueError(f"Expected the classes along the last axis. Received: axis={axis} of shape {y_pred.shape}")
     labels = targets.class_labels(y_true, y_pred)
-    # Selected rather than multiplied by 0: the logarithm of another class's probability may be -inf.
-    own = ops.equal(ops.expand_dims(labels, -1), ops.arange(y_pred.shape[-1], dtype="int32"))
-    losses = -ops.sum(ops.where(own, _log_probabilities(y_pred, from_logits, -1), 0.0), axis=-1)
+    losses = ops.sparse_categorical_crossentropy(labels, y_pred, from_logits)
     return losses if ignore_class is None else ops.where(ops.equal(labels, ignore_class), 0.0, losses)
 
 
@@ -235,7 +223,7 @@ def reduce_weighted(values: Value, sample_weight: Any = None, reduction: str | N
     """Multiply the samples' values by their weights, and reduce them to a scalar (see `Loss`)."""
     weights: Value | None = None
     if sample_weight is not None:
-        weights = broadcast_weights(ops.cast(ops.as_value(sample_weight), values.dtype), values)
+        weights = broadcast_weights(ops.cast(as_value(sample_weight, values), values.dtype), values)
         values = values * weights
     if reduction in (None, "none") or values.ndim == 0:
         return values
@@ -243,7 +231,7 @@ def reduce_weighted(values: Value, sample_weight: Any = None, reduction: str | N
     if reduction == "sum":
         return total
     if reduction == "mean_with_sample_weight" and weights is not None:
-        return total / (ops.sum(ops.broadcast_to(weights, values.shape)) + EPSILON)
+        return total / (ops.sum(ops.broadcast_to(weights, values.shape)) + 1e-7)
     return total / float(values.type.size)
 
 
@@ -257,16 +245,10 @@ def broadcast_weights(weights: Value, values: Value) -> Value:
     return ops.reshape(weights, weights.shape + (1,) * (values.ndim - weights.ndim))
 
 
-def _log_probabilities(y_pred: Value, from_logits: bool, axis: int) -> Value:
-    if from_logits:
-        return ops.log_softmax(y_pred, axis)
-    return ops.log_probability(y_pred, axis, EPSILON)
-
-
 def _paired(y_true: Any, y_pred: Any) -> tuple[Value, Value]:
     """Targets and predictions with one rank, shape and dtype."""
-    y_pred = ops.as_value(y_pred)
-    y_true, y_pred = targets.same_rank(ops.cast(ops.as_value(y_true), y_pred.dtype), y_pred)
+    y_true, y_pred = targets.as_pair(y_true, y_pred)
+    y_true, y_pred = targets.same_rank(ops.cast(y_true, y_pred.dtype), y_pred)
     _check_equal_shapes(y_true, y_pred)
     return y_true, y_pred
 
@@ -312,6 +294,6 @@ def get(identifier: LossLike) -> Loss:
         return identifier
     if isinstance(identifier, type) and issubclass(identifier, Loss):
         return identifier()
-    if callable(identifier):
+    if callable(identifier) and not isinstance(identifier, type):
         return FunctionLoss(identifier)
     raise not_understood("loss", identifier)

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradloom import losses, ops, targets
 from gradloom.compiler.ir import Value
+from gradloom.compiler.ops import as_value
 from gradloom.compiler.types import DType, as_dtype
 from gradloom.initializers import InitializerLike
 from gradloom.lookup import Catalogue, not_understood
@@ -71,14 +72,14 @@ class Mean(Metric):
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:
         """Take in values of any shape; weights of shape (N,) count the mean of each of N samples' values."""
-        self._add(ops.as_value(values), sample_weight)
+        self._add(as_value(values), sample_weight)
 
     def _add(self, values: Value, sample_weight: Any) -> None:
         values = ops.cast(values, self.dtype)
         if sample_weight is None:
-            total, count = ops.sum(values), ops.as_value(float(values.type.size), like=values)
+            total, count = ops.sum(values), as_value(float(values.type.size), like=values)
         else:
-            weights = ops.cast(ops.as_value(sample_weight), self.dtype)
+            weights = ops.cast(as_value(sample_weight, values), self.dtype)
             if weights.ndim < values.ndim:
                 values = ops.mean(values, axis=tuple(range(weights.ndim, values.ndim)))
             weights = ops.broadcast_to(losses.broadcast_weights(weights, values), values.shape)
@@ -104,30 +105,30 @@ class MeanMetricWrapper(Mean):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         """Take in a batch's targets and predictions."""
-        self._add(self._fn(ops.as_value(y_true), ops.as_value(y_pred)), sample_weight)
+        self._add(self._fn(*targets.as_pair(y_true, y_pred)), sample_weight)
 
 
 def accuracy(y_true: Any, y_pred: Any) -> Value:
     """1 where prediction and target are equal, else 0, of the predictions' shape."""
-    y_true, y_pred = targets.same_rank(ops.as_value(y_true), ops.as_value(y_pred))
+    y_true, y_pred = targets.same_rank(*targets.as_pair(y_true, y_pred))
     return ops.cast(ops.equal(y_true, y_pred), "float32")
 
 
 def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> Value:
     """1 where target and (prediction > threshold) are equal, else 0, of the predictions' shape."""
-    y_true, y_pred = targets.same_rank(ops.as_value(y_true), ops.as_value(y_pred))
+    y_true, y_pred = targets.same_rank(*targets.as_pair(y_true, y_pred))
     return ops.cast(ops.equal(y_true, ops.cast(ops.greater(y_pred, threshold), y_true.dtype)), "float32")
 
 
 def categorical_accuracy(y_true: Any, y_pred: Any) -> Value:
     """1 where one-hot target and prediction have their largest entry in the same place: (N, …, C) gives (N, …)."""
-    y_true, y_pred = ops.as_value(y_true), ops.as_value(y_pred)
+    y_true, y_pred = targets.as_pair(y_true, y_pred)
     return ops.cast(ops.equal(ops.argmax(y_true, axis=-1), ops.argmax(y_pred, axis=-1)), "float32")
 
 
 def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Value:
     """1 where the prediction's largest entry is at the target's class number: (N, …, C) gives (N, …)."""
-    y_true, y_pred = ops.as_value(y_true), ops.as_value(y_pred)
+    y_true, y_pred = targets.as_pair(y_true, y_pred)
     return ops.cast(ops.equal(targets.class_labels(y_true, y_pred), ops.argmax(y_pred, axis=-1)), "float32")
 
 
@@ -285,7 +286,7 @@ def get(identifier: MetricLike) -> Metric:
         return identifier()
     if isinstance(identifier, losses.Loss):
         return LossMetric(identifier, None, None)
-    if callable(identifier):
+    if callable(identifier) and not isinstance(identifier, type):
         return MeanMetricWrapper(identifier)
     raise not_understood("metric", identifier)
 

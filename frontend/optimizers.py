@@ -10,6 +10,7 @@ import numpy as np
 
 from gradloom import ops
 from gradloom.compiler.ir import Value
+from gradloom.compiler.ops import as_value
 from gradloom.lookup import Catalogue, not_understood
 from gradloom.naming import snake_case, unique_name
 from gradloom.variables import Variable
@@ -120,7 +121,7 @@ class Optimizer(ABC):
 
     def step_size(self) -> Value:
         """The scalar that updates are multiplied by: computed once per step, for all variables."""
-        return ops.as_value(self.learning_rate)
+        return as_value(self.learning_rate)
 
     @abstractmethod
     def update(self, variable: Variable, gradient: Value, step_size: Value) -> None:
@@ -174,8 +175,8 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Steps scaled by running moments of the gradient (Kingma & Ba 2015, with the bias corrections in the step size).
 
-    m ← m + (1 − β₁)(g − m), v ← v + (1 − β₂)(g² − v), w ← w − lr·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√v + ε); with `amsgrad` the
-    largest v so far stands in the denominator (Reddi et al. 2018).
+    m ← m + (1 − β₁)(g − m), v ← v + (1 − β₂)(g² − v), w ← w − lr·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√v + ε); with `amsgrad`
+    the largest v so far stands in the denominator (Reddi et al. 2018).
     """
 
     beta_1 = Hyperparameter(0.0, 1.0)

@@ -46,7 +46,7 @@ _streams = _Streams()
 
 
 def set_random_seed(seed: int) -> None:
-    """Make everything random that follows repeatable: weights, shuffling, dropout; also Python's and NumPy's own `random`.
+    """Make everything random that follows repeatable: weights, shuffling, and Python's and NumPy's own `random`.
 
     Two runs that set the same seed and build the same layers in the same order get the same weights bit by bit.
     Raises `ValueError` for a seed that is no integer in [0, 2³²), NumPy's range.

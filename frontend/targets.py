@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from gradloom import ops
 from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Value
+from gradloom.compiler.ops import as_value
 
 Shape = Sequence[int | None]
+
+
+def as_pair(y_true: Any, y_pred: Any) -> tuple[Value, Value]:
+    """Targets and predictions as values of one graph."""
+    y_pred = as_value(y_pred)
+    return as_value(y_true, y_pred), y_pred
 
 
 def same_rank(x: Value, y: Value) -> tuple[Value, Value]:

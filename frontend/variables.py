@@ -1,7 +1,7 @@
 """Variables: tensors that outlive a step, and the trace that turns reading and assigning them into a pure graph.
 
 The IR knows no state. While a `Trace` is open, the first read of a variable makes an input of the graph, an assignment
-makes an output that may be written onto that input's memory, and whoever runs the program supplies the variable's array.
+makes an output that may be written onto that input's memory; whoever runs the program supplies the variable's array.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Variable:
     role: "parameter" (weights), "state" (optimizer slots, metric sums, moving statistics) or "hyperparameter" (learning
         rates and the like: giving them another value compiles nothing).
 
-    `value` is the host array: C-contiguous, 64-byte aligned and owned by the variable. Inside a trace Python's operators
-    and `gl.ops` read it as a symbolic value.
+    `value` is the host array: C-contiguous, 64-byte aligned and owned by the variable. Inside a trace Python's
+    operators and `gl.ops` read it as a symbolic value.
     """
 
     # NumPy must leave `array + variable` to `Variable.__radd__`.
@@ -74,7 +74,8 @@ class Variable:
         initial = np.asarray(make(tuple(shape), self.dtype.numpy_name))
         if initial.shape != tuple(shape):
             raise ShapeError(
-                f"Variable {self.path!r}: Expected {initializer!r} to return shape {tuple(shape)}. Received: {initial.shape}"
+                f"Variable {self.path!r}: Expected {initializer!r} to return shape {tuple(shape)}. "
+                f"Received: {initial.shape}"
             )
         return initial
 
@@ -172,52 +173,52 @@ class Variable:
         return self._here()[key]
 
     def __add__(self, other: Any) -> Value:
-        return self._here() + other
+        return _apply("add", self._here(), other)
 
     def __radd__(self, other: Any) -> Value:
-        return other + self._here()  # type: ignore[no-any-return]
+        return _apply("add", other, self._here())
 
     def __sub__(self, other: Any) -> Value:
-        return self._here() - other
+        return _apply("subtract", self._here(), other)
 
     def __rsub__(self, other: Any) -> Value:
-        return other - self._here()  # type: ignore[no-any-return]
+        return _apply("subtract", other, self._here())
 
     def __mul__(self, other: Any) -> Value:
-        return self._here() * other
+        return _apply("multiply", self._here(), other)
 
     def __rmul__(self, other: Any) -> Value:
-        return other * self._here()  # type: ignore[no-any-return]
+        return _apply("multiply", other, self._here())
 
     def __truediv__(self, other: Any) -> Value:
-        return self._here() / other
+        return _apply("divide", self._here(), other)
 
     def __rtruediv__(self, other: Any) -> Value:
-        return other / self._here()  # type: ignore[no-any-return]
+        return _apply("divide", other, self._here())
 
     def __floordiv__(self, other: Any) -> Value:
-        return self._here() // other
+        return _apply("floor_divide", self._here(), other)
 
     def __rfloordiv__(self, other: Any) -> Value:
-        return other // self._here()  # type: ignore[no-any-return]
+        return _apply("floor_divide", other, self._here())
 
     def __mod__(self, other: Any) -> Value:
-        return self._here() % other
+        return _apply("mod", self._here(), other)
 
     def __rmod__(self, other: Any) -> Value:
-        return other % self._here()  # type: ignore[no-any-return]
+        return _apply("mod", other, self._here())
 
     def __pow__(self, other: Any) -> Value:
-        return self._here() ** other
+        return _apply("power", self._here(), other)
 
     def __rpow__(self, other: Any) -> Value:
-        return other ** self._here()  # type: ignore[no-any-return]
+        return _apply("power", other, self._here())
 
     def __matmul__(self, other: Any) -> Value:
-        return self._here() @ other
+        return _apply("matmul", self._here(), other)
 
     def __rmatmul__(self, other: Any) -> Value:
-        return other @ self._here()  # type: ignore[no-any-return]
+        return _apply("matmul", other, self._here())
 
     def __neg__(self) -> Value:
         return -self._here()
@@ -226,16 +227,20 @@ class Variable:
         return abs(self._here())
 
     def __lt__(self, other: Any) -> Value:
-        return self._here() < other
+        return _apply("less", self._here(), other)
 
     def __le__(self, other: Any) -> Value:
-        return self._here() <= other
+        return _apply("less_equal", self._here(), other)
 
     def __gt__(self, other: Any) -> Value:
-        return self._here() > other
+        return _apply("greater", self._here(), other)
 
     def __ge__(self, other: Any) -> Value:
-        return self._here() >= other
+        return _apply("greater_equal", self._here(), other)
+
+
+def _apply(operation: str, *operands: Any) -> Value:
+    return Value.arithmetic.apply(operation, *operands)
 
 
 class Trace:

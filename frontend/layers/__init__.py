@@ -4,8 +4,8 @@ from gradloom.layers.activation_layers import Activation, LeakyReLU, ReLU, Softm
 from gradloom.layers.dense import Dense
 from gradloom.layers.input_layer import Input, InputLayer
 from gradloom.layers.layer import Layer
-from gradloom.layers.reshaping import Flatten, Reshape
 from gradloom.layers.rescaling import Rescaling
+from gradloom.layers.reshaping import Flatten, Reshape
 from gradloom.layers.shapes import InputSpec
 
 __all__ = [

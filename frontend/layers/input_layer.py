@@ -50,7 +50,7 @@ class InputLayer(Layer):
         }
 
 
-def Input(  # noqa: N802 (Keras's name)
+def Input(
     shape: Sequence[int | None],
     batch_size: int | None = None,
     dtype: str | DType | None = None,

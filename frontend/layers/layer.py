@@ -256,7 +256,10 @@ class Layer:
         return [variable.numpy() for variable in self.weights]
 
     def set_weights(self, weights: Iterable[Any]) -> None:
-        """Give all weights new values, in the order of `weights`; raises `ShapeError` and changes none if one is amiss."""
+        """Give all weights new values, in the order of `weights`.
+
+        Raises `ShapeError` and changes none of them if their number, a shape or a dtype does not fit.
+        """
         variables, arrays = self.weights, [np.asarray(array) for array in weights]
         if len(arrays) != len(variables):
             raise ShapeError(
