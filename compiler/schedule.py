@@ -127,7 +127,7 @@ class _Scheduler:
             if isinstance(value.op, Input):
                 op = value.op
                 self.buffers[value] = self._argument(op.label, op.type, op.role, op.permutation)
-            elif isinstance(value.op, Constant) and value.type.size != 1:
+            elif isinstance(value.op, Constant):
                 buffer = self.buffers[value] = Buffer(f"constant{value.number}", value.type)
                 self.result.places[buffer] = Pointer("constant", value.op.data)
 

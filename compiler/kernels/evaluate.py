@@ -61,11 +61,11 @@ class Evaluator:
     def _read(self, value: Value, position: Position) -> Expr:
         if value in self.given:
             return self.given[value](position)
+        if isinstance(value.op, Constant) and value.type.size == 1:
+            return self.b.const(value.op.array.reshape(-1)[0].item(), value.dtype)
         holder = storage(value)
         if holder in self.stored:
             return self._load(self.stored[holder], value, position)
-        if isinstance(value.op, Constant) and value.type.size == 1:
-            return self.b.const(value.op.array.reshape(-1)[0].item(), value.dtype)
         assert isinstance(value.op, Inline), f"{value!r} has neither a buffer nor a computation"
         if self.flat:
             assert isinstance(value.op, Elementwise)
