@@ -8,10 +8,10 @@
     attribute = NAME '=' literal
     literal = INT | FLOAT | STRING | 'true' | 'false' | 'none' | DTYPE | type | '[' [ literal { ',' literal } ] ']'
 
-Every node, opening, closing and output has a line of its own; `#` starts a comment, which the printer uses for the paths
-of the layers that made the node. What a line leaves out is the attribute's default, and an attribute `type` that repeats
-the result's. Numbers fix the order of the nodes: where fusion lists a node in several kernels, or a kernel between the
-nodes of another, the graph's own order can still be told.
+Every node, opening, closing and output has a line of its own; `#` starts a comment, which the printer uses for the
+paths of the layers that made the node. What a line leaves out is the attribute's default, and an attribute `type` that
+repeats the result's. Numbers fix the order of the nodes: where fusion lists a node in several kernels, or a kernel
+between the nodes of another, the graph's own order can still be told.
 
 A constant's `value` is a scalar (which fills the whole type), or a nested list; a large one is written as `bytes`, in
 hexadecimal, row-major and little-endian. Floats have the shortest digits that give back every bit; a NaN other than the
@@ -30,7 +30,6 @@ usual one is `nan:0x7f800001`, with its bits. `onto` names the input whose memor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -49,24 +48,32 @@ QUIET_NAN = {32: 0x7FC00000, 64: 0x7FF8000000000000}
 """The bits of the NaN that is printed without them, by the width of its dtype."""
 
 
-def print_graph(graph: Graph) -> str:
-    """Return the text of the graph's live nodes, kernels and outputs; `parse` gives back an equal graph."""
+def print_graph(graph: Graph, comments: bool = True) -> str:
+    """Return the text of the graph's live nodes, kernels and outputs; `parse` gives back an equal graph.
+
+    Without `comments` it holds nothing that is not part of the graph's identity.
+    """
     lines = [f"graph {quote(graph.name)} {{"]
     for item in _items(graph):
-        lines += _kernel_lines(graph, item) if isinstance(item, Group) else [node_line(graph, item)]
+        if isinstance(item, Group):
+            lines.append(f"  kernel {quote(item.name)} {item.kind} {{")
+            lines += (node_line(graph, member, "    ", comments) for member in item.members)
+            lines.append("  } ->" + "".join(f" %{result.number}" for result in item.results))
+        else:
+            lines.append(node_line(graph, item, comments=comments))
     for output in graph.outputs:
         donor = "" if output.donor is None else f" onto %{output.donor.number}"
         lines.append(f"  output {quote(output.name)} = %{output.value.number}{donor}")
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def node_line(graph: Graph, value: Value, indent: str = "  ") -> str:
+def node_line(graph: Graph, value: Value, indent: str = "  ", comments: bool = True) -> str:
     """Return the line of one node, with its layers as a comment."""
     operands = "".join(f" %{operand.number}" for operand in value.inputs)
     attributes = format_attributes(value.op, value.type)
     line = f"{indent}%{value.number}: {value.type} = {value.op.name}{operands}"
     line += f" {{{attributes}}}" if attributes else ""
-    layers = ", ".join(layer_paths(graph, value))
+    layers = ", ".join(layer_paths(graph, value)) if comments else ""
     return f"{line.ljust(COMMENT_COLUMN)}  # {layers}" if layers else line
 
 
@@ -152,13 +159,6 @@ def _same(value: Any, default: Any) -> bool:
     return default is not MISSING and format_literal(value) == format_literal(default)
 
 
-def _kernel_lines(graph: Graph, group: Group) -> Iterable[str]:
-    yield f"  kernel {quote(group.name)} {group.kind} {{"
-    for member in group.members:
-        yield node_line(graph, member, indent="    ")
-    yield "  } ->" + "".join(f" %{result.number}" for result in group.results)
-
-
 def _items(graph: Graph) -> list[Value | Group]:
     """Nodes and groups in reading order: inputs first, then each group after the nodes outside that it reads."""
     live = graph.live()
@@ -166,17 +166,21 @@ def _items(graph: Graph) -> list[Value | Group]:
     if not grouped:
         return list(live)
     outside = [value for value in live if value not in grouped]
-    printed = {value for value in outside if isinstance(value.op, Input)}
-    items: list[Value | Group] = [value for value in outside if value in printed]
+    inputs = [value for value in outside if isinstance(value.op, Input)]
+    printed = set(inputs)
+    items: list[Value | Group] = [*inputs]
     for group in graph.groups:
         needed: set[Value] = set()
         pending = [operand for member in group.members for operand in member.inputs]
         while pending:
-            value = pending.pop()
-            if value not in grouped and value not in printed and value not in needed:
-                needed.add(value)
-                pending += value.inputs
-        items += sorted(needed, key=lambda value: value.number)
-        items.append(group)
+            operand = pending.pop()
+            if operand not in grouped and operand not in printed and operand not in needed:
+                needed.add(operand)
+                pending += operand.inputs
+        items += [*sorted(needed, key=_number), group]
         printed |= needed
     return items + [value for value in outside if value not in printed]
+
+
+def _number(value: Value) -> int:
+    return value.number

@@ -9,6 +9,7 @@ from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 Key = Hashable
 Point = tuple[float, float]
@@ -141,7 +142,7 @@ def _chain(link: Link, cells: dict[Key, _Cell], rows: list[list[_Cell]]) -> list
     chain = [source, *lanes, target]
     if target.layer <= source.layer:
         return chain
-    for position, (upper, lower) in enumerate(zip(chain, chain[1:], strict=False)):
+    for position, (upper, lower) in enumerate(pairwise(chain)):
         first, last = position == 0, position == len(chain) - 2
         segment = _Segment(
             upper,

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def to_networkx(graph: Graph) -> networkx.DiGraph:
     """Return the live nodes by number, and an edge from each value to each of its readers.
 
-    Nodes have the attributes `op` and `type` (text), `attributes` (the op's, a dict), `layer` (its paths joined by ", "),
-    `role` (of an input, else ""), `group` (the name of the first kernel that computes the node, or None), `groups` (the
-    names of all) and `outputs` (the names under which it is a result). Edges have `operands`: the positions at which
-    the reader reads the value.
+    Nodes have the attributes `op` and `type` (text), `attributes` (the op's, a dict), `layer` (its paths joined by
+    ", "), `role` (of an input, else ""), `group` (the name of the first kernel that computes the node, or None),
+    `groups` (the names of all) and `outputs` (the names under which it is a result). Edges have `operands`: the
+    positions at which the reader reads the value.
     """
     import networkx
 

@@ -38,10 +38,12 @@ def box_hues(picture: Picture) -> dict[Place, int | None]:
 
 
 def fill(hue: int, dark: bool = False) -> str:
+    """The inside of a box."""
     return _colour(hue, 0.20, 0.35) if dark else _colour(hue, 0.945, 0.75)
 
 
 def stroke(hue: int, dark: bool = False) -> str:
+    """The outline of a box."""
     return _colour(hue, 0.62, 0.60) if dark else _colour(hue, 0.50, 0.50)
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from gradloom.compiler.ir import Value
+from gradloom.compiler.ir import Group, Value
 from gradloom.compiler.views.layout import Arrangement, Item, Key, Link, Point, arrange, assign_layers
 from gradloom.compiler.views.picture import Box, Edge, Picture, Place
 from gradloom.compiler.views.typography import MONO, SANS, text_width
@@ -74,50 +74,52 @@ def shown_attributes(box: Box) -> str:
 def stage(picture: Picture) -> Scene:
     """Place everything."""
     boxes = {box.place: box for box in picture.boxes}
-    inner = {number: _Kernel(number, picture, boxes) for number in range(len(picture.graph.groups))}
-    inner = {number: kernel for number, kernel in inner.items() if kernel.boxes}
-    return _Outer(picture, boxes, inner).scene()
+    members: dict[int, list[Box]] = defaultdict(list)
+    for box in picture.boxes:
+        if box.place.group is not None:
+            members[box.place.group].append(box)
+    touching: dict[int, list[Edge]] = defaultdict(list)
+    for edge in picture.edges:
+        for group in {edge.source.group, edge.target.group}:
+            if group is not None:
+                touching[group].append(edge)
+    kernels = {
+        number: _Kernel(number, picture.graph.groups[number], members[number], touching[number], boxes)
+        for number in sorted(members)
+    }
+    return _Outer(picture, boxes, kernels).scene()
 
 
 class _Kernel:
     """The drawing inside one kernel, with a port for each value that enters or leaves it."""
 
-    def __init__(self, number: int, picture: Picture, boxes: dict[Place, Box]) -> None:
-        self.boxes = [box for box in picture.boxes if box.place.group == number]
-        items = [Item(box.place, *box_size(box)) for box in self.boxes]
-        links: list[Link] = []
-        entering: dict[Place, None] = {}
-        leaving: dict[Place, None] = {}
+    def __init__(
+        self, number: int, group: Group, members: list[Box], edges: list[Edge], boxes: dict[Place, Box]
+    ) -> None:
+        self.boxes = members
         self.edges: dict[Edge, int] = {}
-        for edge in picture.edges:
-            source_inside, target_inside = edge.source.group == number, edge.target.group == number
-            if target_inside:
-                source: Key = edge.source if source_inside else ("in", edge.source)
-                if not source_inside:
-                    entering[edge.source] = None
-                self.edges[edge] = len(links)
-                links.append(Link(source, edge.target, 0.0, _arrival(edge, boxes)))
-            elif source_inside:
-                leaving[edge.source] = None
-        layers = {
-            key: layer + 1
-            for key, layer in assign_layers(items, [k for k in links if isinstance(k.source, Place)]).items()
-        }
-        last = max(layers.values(), default=0) + 1
         self.exits: dict[Place, int] = {}
-        for place in leaving:
+        items = [Item(box.place, *box_size(box)) for box in members]
+        within = [Link(e.source, e.target) for e in edges if not e.crosses]
+        rows: dict[Key, int] = {key: layer + 1 for key, layer in assign_layers(items, within).items()}
+        last = max(rows.values()) + 1
+        links: list[Link] = []
+        for edge in edges:
+            if edge.target.group != number:
+                rows["out", edge.source] = last
+                continue
+            source: Key = edge.source
+            if edge.crosses:
+                source = ("in", edge.source)
+                rows[source] = 0
+            self.edges[edge] = len(links)
+            links.append(Link(source, edge.target, 0.0, _arrival(edge, boxes)))
+        for place in dict.fromkeys(edge.source for edge in edges if edge.source.group == number and edge.crosses):
             self.exits[place] = len(links)
             links.append(Link(place, ("out", place)))
-        items += [Item(("in", place), 0.0, 0.0) for place in entering] + [
-            Item(("out", place), 0.0, 0.0) for place in leaving
-        ]
-        layers |= {("in", place): 0 for place in entering} | {("out", place): last for place in leaving}
-        self.drawing: Arrangement = arrange(items, links, layers) if items else Arrangement(0, 0, {}, [])
-        title = (
-            text_width(picture.graph.groups[number].name, SANS, 12)
-            + 30
-            + text_width(picture.graph.groups[number].kind, SANS, 10)
-        )
+        items += [Item(key, 0.0, 0.0) for key in rows if not isinstance(key, Place)]
+        self.drawing: Arrangement = arrange(items, links, rows)
+        title = text_width(group.name, SANS, 12) + 30 + text_width(group.kind, SANS, 10)
         self.width = max(self.drawing.width, title) + 2 * PADDING
         self.height = self.drawing.height + HEADER + PADDING / 2
         self.indent = (self.width - self.drawing.width) / 2
@@ -171,7 +173,7 @@ class _Outer:
                 links.append(Link(self._end(source), target, self._departure(source), arrival))
             else:
                 links.append(Link(tag, target, 0.0, arrival))
-        items = [*self.items, *(Item(tag, *tag_size(tag)) for tag in tags)]
+        items = [*self.items, *(Item(tag, *tag_size(tag)) for tag in tags if isinstance(tag, Tag))]
         drawing = arrange(items, links, layers | tags)
         return self._compose(drawing, items, tag_of)
 

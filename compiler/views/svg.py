@@ -95,10 +95,11 @@ def _box(box: Box, area: Rectangle, hue: int | None, identity: str) -> list[str]
 
 def _tag(tag: Tag, area: Rectangle, hue: int | None, ids: dict[Place, str]) -> str:
     css = f"tag h{hue}" if hue is not None else "tag"
+    x, y = area.x + area.width / 2, area.y + 12.5
     return (
         f'<a href="#{ids[tag.box.place]}"><g class="{css}"><title>{_text(tag.box.tooltip)}</title>'
         f'<rect {_corner(area)} rx="9"/>'
-        f'<text class="tag-name" x="{area.x + area.width / 2:.1f}" y="{area.y + 12.5:.1f}">{_text(tag_text(tag))}</text>'
+        f'<text class="tag-name" x="{x:.1f}" y="{y:.1f}">{_text(tag_text(tag))}</text>'
         "</g></a>"
     )
 
