@@ -132,3 +132,59 @@ def test_literals_are_told_apart_by_their_bits() -> None:
     assert b.const(0.0, F32) is not b.const(-0.0, F32)
     assert b.const(float("nan"), F32) is b.const(float("nan"), F32)
     assert b.const(1, F32) is not b.const(1, I64)
+
+
+def test_kernels_print_as_pseudo_c() -> None:
+    b = Builder("relu_sum")
+    x, y = (b.param(Buffer(name, TensorType(F32, (100,)))) for name in ("x", "y"))
+    total = b.param(Buffer("total", TensorType(F32, ())))
+    with b.parallel(1):
+        with b.vectorized(16), b.loop(0, 96, 16, [b.zero(F32, 16)]) as loop:
+            at = ix.lanes(loop.index, 16)
+            value = b.binary("max", b.load(x, at), 0.0)
+            b.store(y, at, value)
+            loop.next(b.add(loop.carried[0], value))
+        with b.vectorized(16, active=4):
+            tail = ix.lanes(ix.constant(96), 16)
+            b.store(y, tail, b.load(x, tail))
+        b.store(total, 0, b.reduce("add", loop.results[0]))
+    assert (
+        str(b.kernel(1))
+        == """\
+kernel relu_sum(f32 x[100], out f32 y[100], out f32 total[]) over 1 block {
+    parallel for (block1 = begin; block1 < end; block1++) {
+        f32x16 i2_0 = 0.0;
+        for (i2 = 0; i2 < 96; i2 += 16) {
+            f32x16 v1 = max(x[i2 : +16], 0.0);
+            y[i2 : +16] = v1;
+            i2_0 = i2_0 + v1;
+        }
+        y[96 : +4/16] = x[96 : +4/16];
+        total[0] = reduce_add(i2_0);
+    }
+}
+"""
+    )
+
+
+def test_printing_keeps_loads_before_the_stores_that_change_them() -> None:
+    b = Builder("swap")
+    x = b.param(Buffer("x", TensorType(F32, (2,))))
+    first, second = b.load(x, 0), b.load(x, 1)
+    b.store(x, 0, second)
+    b.store(x, 1, first)
+    assert str(b.kernel(1)).splitlines()[1:-1] == ["    f32 v1 = x[0];", "    x[0] = x[1];", "    x[1] = v1;"]
+
+
+def test_printing_assigns_carried_values_at_once_where_they_mix() -> None:
+    b = Builder("fibonacci")
+    y = b.param(Buffer("y", TensorType(I64, ())))
+    with b.loop(0, 10, initial=[b.const(0, I64), b.const(1, I64)]) as loop:
+        one, other = loop.carried
+        loop.next(other, b.add(one, other))
+    b.store(y, 0, loop.results[0])
+    kernel = b.kernel(1)
+    assert "(i1_0, i1_1) = (i1_1, i1_0 + i1_1);" in str(kernel)
+    result = np.zeros((), np.int64)
+    run_kernel(kernel, result)
+    assert result == 55
