@@ -15,7 +15,7 @@ from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
 from gradloom.compiler.loops.index import Index
-from gradloom.compiler.types import DType, TensorType
+from gradloom.compiler.types import OPEN, DType, TensorType
 
 Position = tuple[Index, ...]
 
@@ -95,6 +95,8 @@ class Reduction(TensorOp):
 
     def infer(self, *operands: TensorType) -> TensorType:
         (operand,) = operands
+        if OPEN in operand.shape:
+            raise ShapeError(f"Expected a tensor of known shape (a data set is read by rows). Received: {operand}")
         if list(self.axes) != sorted(set(self.axes)) or any(not 0 <= axis < operand.rank for axis in self.axes):
             raise ShapeError(f"Expected ascending axes below {operand.rank}. Received: axes={list(self.axes)}")
         kept = tuple(size for axis, size in enumerate(operand.shape) if axis not in self.axes)
