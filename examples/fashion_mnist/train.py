@@ -56,15 +56,17 @@ def load_images(arguments: argparse.Namespace) -> tuple[Any, bool]:
     return gl.datasets.synthetic_fashion.load_data(), False
 
 
-def make_model() -> gl.Sequential:
-    """The network, as in most first tutorials: one hidden layer."""
-    return gl.Sequential(
+def make_model(optimizer: Any = "adam") -> gl.Sequential:
+    """The network of most first tutorials, with one hidden layer, ready to be trained."""
+    model = gl.Sequential(
         [
             gl.layers.Flatten(input_shape=(28, 28)),
             gl.layers.Dense(128, activation="relu"),
             gl.layers.Dense(10, activation="softmax"),
         ]
     )
+    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
 
 
 def make_optimizer(name: str, learning_rate: float | None) -> Any:
@@ -100,12 +102,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     ((x, y), (x_test, y_test)), real = load_images(arguments)
     print(f"{len(x)} training images, {len(x_test)} test images\n", flush=True)
 
-    model = make_model()
-    model.compile(
-        optimizer=make_optimizer(arguments.optimizer, arguments.learning_rate),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
+    model = make_model(make_optimizer(arguments.optimizer, arguments.learning_rate))
     model.summary()
 
     timer = EpochTimer()
