@@ -91,7 +91,8 @@ class _OuterProduct:
         machine = task.machine
         most = 4 if machine.registers >= 32 else 2
         self.by_columns, self.vectors = _division(product, -(-product.columns // self.lanes), most, machine.cores)
-        registers = machine.registers - self.vectors - (machine.registers < 32)
+        # Two registers stay free for the elements of A on their way.
+        registers = machine.registers - self.vectors - 2
         self.tile = _even_tile(product.rows, max(1, registers // self.vectors))
         self.panel = self.vectors * self.lanes
         self.packed: Buffer | None = None
