@@ -38,7 +38,7 @@ import numpy as np
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Op, Value
 from gradloom.compiler.types import BOOL, F64, DType, TensorType
 
-COMMENT_COLUMN = 68
+COMMENT_COLUMN = 76
 """Where comments begin behind short lines: fixed, so that one longer line does not move all the others."""
 
 READABLE_ELEMENTS = 16

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -19,6 +19,8 @@ GAP = 26.0
 LANE = 14.0
 """Between an edge that passes through a layer and its neighbours."""
 LAYER_GAP = 30.0
+PART_GAP = 44.0
+"""Between parts of a graph that nothing connects."""
 WORK = 400_000
 """About how many edge segments all ordering sweeps together may look at."""
 
@@ -76,13 +78,80 @@ class _Segment:
     weight: float
 
 
-def arrange(items: Sequence[Item], links: Sequence[Link], layers: dict[Key, int] | None = None) -> Arrangement:
-    """Place items so that links run downward; `layers` is what `assign_layers` returned, if the caller changed it."""
-    if not items:
-        return Arrangement(0.0, 0.0, {}, [[] for _ in links])
-    layer_of = layers if layers is not None else assign_layers(items, links)
-    cells = {item.key: _Cell(layer_of[item.key], item.width, item) for item in items}
-    rows: list[list[_Cell]] = [[] for _ in range(max(layer_of.values()) + 1)]
+def arrange(items: Sequence[Item], links: Sequence[Link], layers: Mapping[Key, int]) -> Arrangement:
+    """Place items so that links run downward, in the layers given. What no link connects is placed side by side."""
+    parts = _connected(items, links)
+    arranged = [_arrange_connected([items[i] for i in own], [links[i] for i in used], layers) for own, used in parts]
+    whole = Arrangement(0.0, 0.0, {}, [[] for _ in links])
+    size = {item.key: (item.width, item.height) for item in items}
+    silhouette = _Silhouette()
+    # The highest part comes first, and the others find their places right of it.
+    for (_, used), part in sorted(zip(parts, arranged, strict=True), key=lambda pair: -pair[1].height):
+        left, top = silhouette.place_for(part)
+        whole.width, whole.height = max(whole.width, left + part.width), max(whole.height, top + part.height)
+        for key, (x, y) in part.places.items():
+            whole.places[key] = (x + left, y + top)
+            silhouette.cover(x + left + size[key][0] / 2, y + top - size[key][1] / 2, y + top + size[key][1] / 2)
+        for index, route in zip(used, part.routes, strict=True):
+            whole.routes[index] = [(x + left, y + top) for x, y in route]
+            for (x, y), (next_x, next_y) in pairwise(whole.routes[index]):
+                silhouette.cover(max(x, next_x), y, next_y)
+    return whole
+
+
+class _Silhouette:
+    """How far right what is placed already reaches, at each height."""
+
+    STEP = 16.0
+
+    def __init__(self) -> None:
+        self.right: defaultdict[int, float] = defaultdict(float)
+        self.bottoms = [0.0]
+
+    def cover(self, right: float, top: float, bottom: float) -> None:
+        """Note something between two heights."""
+        for row in range(int(top // self.STEP), int(bottom // self.STEP) + 1):
+            self.right[row] = max(self.right[row], right)
+
+    def place_for(self, part: Arrangement) -> Point:
+        """The left upper corner of the next part: at the top or below an earlier one, wherever it lies further left."""
+        height = int(max((row for row in self.right), default=0) * self.STEP)
+        fitting = [top for top in self.bottoms if top == 0 or top + part.height <= height]
+        left, top = min((self._free(top, top + part.height), top) for top in fitting)
+        self.bottoms.append(top + part.height + PART_GAP)
+        return left, top
+
+    def _free(self, top: float, bottom: float) -> float:
+        rows = range(int((top - PART_GAP) // self.STEP), int((bottom + PART_GAP) // self.STEP) + 1)
+        right = max(self.right.get(row, 0.0) for row in rows)
+        return right + PART_GAP if right else 0.0
+
+
+def _connected(items: Sequence[Item], links: Sequence[Link]) -> list[tuple[list[int], list[int]]]:
+    """The indices of the items and of the links of each connected part."""
+    parent: dict[Key, Key] = {item.key: item.key for item in items}
+
+    def root(key: Key) -> Key:
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for link in links:
+        parent[root(link.target)] = root(link.source)
+    parts: dict[Key, tuple[list[int], list[int]]] = {}
+    for index, item in enumerate(items):
+        parts.setdefault(root(item.key), ([], []))[0].append(index)
+    for index, link in enumerate(links):
+        parts[root(link.source)][1].append(index)
+    return list(parts.values())
+
+
+def _arrange_connected(items: Sequence[Item], links: Sequence[Link], layers: Mapping[Key, int]) -> Arrangement:
+    first = min(layers[item.key] for item in items)
+    last = max(layers[item.key] for item in items)
+    cells = {item.key: _Cell(layers[item.key] - first, item.width, item) for item in items}
+    rows: list[list[_Cell]] = [[] for _ in range(last - first + 1)]
     for cell in cells.values():
         rows[cell.layer].append(cell)
     chains = [_chain(link, cells, rows) for link in links]
@@ -242,11 +311,11 @@ def _place(rows: list[list[_Cell]]) -> None:
         else:
             for row in reversed(rows):
                 _settle(row, above=False, below=True)
-    for _ in range(2):
-        for row in rows:
-            _settle(row, above=True, below=True)
-        for row in reversed(rows):
-            _settle(row, above=True, below=True)
+    # What is read from above comes to lie below it, so that long chains are straight; sources follow their readers.
+    for row in rows:
+        _settle(row, above=True, below=False)
+    for row in reversed(rows):
+        _settle(row, above=False, below=True, firm=True)
 
 
 def _distance(left: _Cell, right: _Cell) -> float:
@@ -255,13 +324,17 @@ def _distance(left: _Cell, right: _Cell) -> float:
     return (left.width + right.width) / 2 + gap
 
 
-def _settle(row: list[_Cell], above: bool, below: bool) -> None:
-    """Minimize the weighted squared distances from the wanted places: a monotone regression by pooling neighbours."""
+def _settle(row: list[_Cell], above: bool, below: bool, firm: bool = False) -> None:
+    """Minimize the weighted squared distances from the wanted places: a monotone regression by pooling neighbours.
+
+    With `firm`, cells that have something above them stay where they are.
+    """
     blocks: list[tuple[float, float, int]] = []  # sum of weight * (wanted - shift), weight, number of cells
     shifts: list[float] = []
     for position, cell in enumerate(row):
         shifts.append(0.0 if position == 0 else shifts[-1] + _distance(row[position - 1], cell))
-        pull, weight = cell.x * 1e-3, 1e-3
+        weight = 1e6 if firm and cell.above else 1e-3
+        pull = cell.x * weight
         if above:
             for s in cell.above:
                 pull += s.weight * (s.upper.x + s.upper_offset - s.lower_offset)

@@ -12,7 +12,7 @@ from gradloom.compiler.views.picture import Box, Edge, Picture, Place
 from gradloom.compiler.views.typography import MONO, SANS, text_width
 
 LONG = 7
-LONG_BETWEEN_KERNELS = 3
+LONG_BETWEEN_KERNELS = 2
 LONG_FROM_INPUT = 1
 """An edge over more layers than this is cut: its reader gets a tag with the name of what it reads. Kernels are tall, so
 beside them edges are cut sooner, those from inputs first."""

@@ -1,0 +1,8 @@
+"""`python -m gradloom`: the command line."""
+
+import sys
+
+from gradloom.command_line import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Inspection: the stages between a model's layers and its machine code, each printed or drawn when asked for.
+
+    layers → forward → gradient → simplified → fused → scheduled (loop IR) → memory → llvm → assembly
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from gradloom.compiler.ir import Graph
+from gradloom.compiler.types import DType
+from gradloom.functions import trace
+
+if TYPE_CHECKING:
+    import networkx
+
+    from gradloom.compiler.passes.fuse import Decision
+    from gradloom.compiler.pipeline import Lowering
+    from gradloom.model import Model
+
+STAGES = ("layers", "forward", "gradient", "simplified", "fused", "scheduled", "memory", "llvm", "assembly")
+"""All stages, in order. A graph without a gradient of its own has no stage `gradient`, a function no `layers`."""
+GRAPH_STAGES = ("forward", "gradient", "simplified", "fused")
+MODES = ("train", "evaluate", "predict")
+
+
+class Stage:
+    """One stage as text, made when it is first asked for."""
+
+    def __init__(self, name: str, make: Callable[[], object]) -> None:
+        self.name = name
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Any:
+        return self._make()
+
+    def text(self) -> str:
+        """Return the stage as text."""
+        return str(self._made)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return f"<stage {self.name}>"
+
+
+class GraphStage(Stage):
+    """A stage that is a graph: it can be drawn too. In a notebook it shows itself."""
+
+    @property
+    def graph(self) -> Graph:
+        """The graph itself; `text()` is `str(graph)`."""
+        graph: Graph = self._made
+        return graph
+
+    def dot(self) -> str:
+        """Return the graph in Graphviz's DOT language."""
+        from gradloom.compiler.views import to_dot
+
+        return to_dot(self.graph)
+
+    def networkx(self) -> networkx.DiGraph:
+        """Return the graph as a `networkx.DiGraph`: nodes with op, type, layer, role and group."""
+        from gradloom.compiler.views import to_networkx
+
+        return to_networkx(self.graph)
+
+    def svg(self) -> str:
+        """Return a drawing of the graph; it follows the viewer's light or dark colours."""
+        from gradloom.compiler.views import to_svg
+
+        return to_svg(self.graph)
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+
+class Inspection:
+    """The stages of a program: `inspection.stages["fused"].text()`.
+
+    `stages` maps names to stages in the order in which they arise. Each is computed when first asked for, so that a
+    stage can be looked at even if a later one fails.
+    """
+
+    def __init__(self, title: str, stages: Mapping[str, Stage], lowering: Callable[[], Lowering]) -> None:
+        self.title = title
+        self.stages: Mapping[str, Stage] = MappingProxyType(dict(stages))
+        self._lowering = lowering
+
+    def stage(self, name: str) -> Stage:
+        """Return a stage; raises `ValueError` with the names that there are."""
+        if name in self.stages:
+            return self.stages[name]
+        near = get_close_matches(name, self.stages, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"{self.title}: Expected one of the stages {', '.join(self.stages)}. Received: {name!r}{hint}")
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """What fusion did and refused, each with its reason."""
+        return self._lowering().decisions
+
+    def __repr__(self) -> str:
+        return f"<inspection of {self.title}: {' → '.join(self.stages)}>"
+
+
+def inspect_model(
+    model: Model, batch_size: int = 32, mode: str = "train", dtype: str | DType = "float32"
+) -> Inspection:
+    """Return the stages of a model's step: what `model.inspect` does.
+
+    mode: "train" and "evaluate" need `compile`, "predict" does not. dtype: of the data set's features.
+    Raises `ValueError` for an unknown mode, and when the model does not know the shape of its input.
+    """
+    if mode not in MODES:
+        near = get_close_matches(str(mode), MODES, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"Expected mode as one of {', '.join(MODES)}. Received: mode={mode!r}{hint}")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"Expected batch_size as a positive integer. Received: batch_size={batch_size!r}")
+    model.require_built("inspect")
+    if mode != "predict":
+        model.setup  # noqa: B018  (raises where the model is not compiled: better now than at the first stage)
+    title = f"{model.name!r} (mode {mode!r}, batch size {batch_size})"
+    layers = Stage("layers", lambda: _summary(model))
+    if mode == "train":
+        forward = GraphStage("forward", lambda: model.forward_graph(batch_size, dtype))
+        return _inspection(title, layers, forward, GraphStage("gradient", lambda: model.train_graph(batch_size, dtype)))
+    build = model.predict_graph if mode == "predict" else model.test_graph
+    return _inspection(title, layers, GraphStage("forward", lambda: build(batch_size, dtype)))
+
+
+def inspect(function: Callable[..., Any], *specs: Any, **named_specs: Any) -> Inspection:
+    """Return the stages of a Python function of arrays, for arguments of the types `specs` (see `gl.trace`)."""
+    return inspect_graph(trace(function, *specs, **named_specs))
+
+
+def inspect_graph(graph: Graph) -> Inspection:
+    """Return the stages of a graph; one that is divided into kernels already is shown as it is."""
+    if graph.groups:
+        from gradloom.compiler import pipeline
+
+        return Inspection(
+            f"graph {graph.name!r}", {"fused": GraphStage("fused", lambda: graph)}, lambda: pipeline.lower(graph)
+        )
+    return _inspection(f"graph {graph.name!r}", GraphStage("forward", lambda: graph))
+
+
+def _inspection(title: str, *first: Stage) -> Inspection:
+    """The stages before the compiler's own, of which the last is what it compiles, and those."""
+    source = first[-1]
+    assert isinstance(source, GraphStage)
+    lowerings: list[Lowering] = []
+
+    def lowering() -> Lowering:
+        from gradloom.compiler import pipeline  # loads LLVM
+
+        if not lowerings:
+            lowerings.append(pipeline.lower(source.graph))
+        return lowerings[0]
+
+    compiled = (
+        GraphStage("simplified", lambda: lowering().simplified),
+        GraphStage("fused", lambda: lowering().fused),
+        Stage("scheduled", lambda: lowering().scheduled),
+        Stage("memory", lambda: lowering().memory),
+        Stage("llvm", lambda: lowering().llvm()),
+        Stage("assembly", lambda: lowering().assembly()),
+    )
+    return Inspection(title, {stage.name: stage for stage in (*first, *compiled)}, lowering)
+
+
+def _summary(model: Model) -> str:
+    lines: list[str] = []
+    model.summary(print_fn=lines.append)
+    return "\n".join(lines) + "\n"
