@@ -1,0 +1,241 @@
+"""Callbacks: what happens at the begin and end of training, epochs and batches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradloom.model import Model
+
+Logs = Mapping[str, float]
+
+
+class Callback:
+    """Base of callbacks: override the hooks that are needed.
+
+    `self.model` is the model, `self.params` says `epochs`, `steps`, `batch_size` and `verbose`. `logs` holds the
+    running loss and metrics. Many batches run in one native call: a callback that overrides a batch hook has Python
+    come back after every batch, which costs time.
+    """
+
+    def __init__(self) -> None:
+        self.model: Model | None = None
+        self.params: dict[str, Any] = {}
+
+    def set_model(self, model: Model) -> None:
+        """Called with the model before training."""
+        self.model = model
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        """Called with what `fit` was told before training."""
+        self.params = dict(params)
+
+    def close(self) -> None:
+        """Called last, also when training was broken off."""
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Called when `fit` starts."""
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Called when `fit` ends, with the last epoch's logs."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Called when epoch `epoch` (from 0) starts."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Called when an epoch ends, after its validation: `logs` has `val_loss` and the like, too."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before batch `batch` (from 0) of an epoch."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after a batch, with the epoch's running loss and metrics."""
+
+    def on_progress(self, batch: int, logs: Logs | None = None) -> None:
+        """Called about ten times a second while an epoch runs, with the number of its batches that are done.
+
+        Keras has no such hook: it is for watching training without stopping after every batch. The model's weights are
+        those of the epoch's begin, or newer ones.
+        """
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Called when `evaluate`, or an epoch's validation, starts."""
+
+    def on_test_progress(self, batch: int, logs: Logs | None = None) -> None:
+        """Called about ten times a second while testing runs, with the number of batches that are done."""
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """Called when `evaluate`, or an epoch's validation, ends."""
+
+
+class History(Callback):
+    """Records loss and metrics of each epoch; `fit` returns it.
+
+    `history.history["loss"]` is a list with one number per epoch, `history.epoch` the epochs' numbers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: dict[str, list[float]] = {}
+        self.epoch: list[int] = []
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.epoch = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.epoch.append(epoch)
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(value)
+
+
+class ProgbarLogger(Callback):
+    """Shows loss, metrics and time per step: `fit` adds it by itself unless `verbose=0`.
+
+    With `verbose=1` (or "auto") a bar on a terminal; otherwise, and where standard output is no terminal, one line per
+    epoch: `Epoch 1/5 - 0.4s - 1.6ms/step - loss: 0.6142 - accuracy: 0.7881`.
+    """
+
+    def __init__(self, verbose: int | str = "auto") -> None:
+        super().__init__()
+        self._display = _Display(verbose)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._display.begin(f"Epoch {epoch + 1}/{self.params['epochs']}", self.params["steps"])
+
+    def on_progress(self, batch: int, logs: Logs | None = None) -> None:
+        self._display.show(batch, logs or {})
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        self._display.stop_clock()
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self._display.end(logs or {})
+
+    def close(self) -> None:
+        self._display.close()
+
+
+class TestLogger(Callback):
+    """Shows loss, metrics and time per step of `evaluate`, in the form of `ProgbarLogger`."""
+
+    __test__ = False  # no test case, for all its name
+
+    def __init__(self, verbose: int | str = "auto") -> None:
+        super().__init__()
+        self._display = _Display(verbose)
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        self._display.begin("Evaluation", self.params["steps"])
+
+    def on_test_progress(self, batch: int, logs: Logs | None = None) -> None:
+        self._display.show(batch, logs or {})
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        self._display.end(logs or {})
+
+    def close(self) -> None:
+        self._display.close()
+
+
+class _Display:
+    """A bar on a terminal, or a line at the end."""
+
+    def __init__(self, verbose: int | str) -> None:
+        if verbose not in ("auto", 0, 1, 2):
+            raise ValueError(f"Expected verbose as 0, 1, 2 or 'auto'. Received: verbose={verbose!r}")
+        self._as_bar = verbose in ("auto", 1) and is_terminal()
+        self._bar: Any = None
+        self._elapsed: float | None = None
+
+    def begin(self, title: str, steps: int) -> None:
+        self._title, self._steps = title, steps
+        self._started = time.perf_counter()
+        self._elapsed = None
+        if self._as_bar:
+            self._bar = open_bar(title, steps)
+
+    def show(self, steps: int, logs: Logs) -> None:
+        if self._bar is not None:
+            update_bar(self._bar, steps, self._time(), logs)
+
+    def stop_clock(self) -> None:
+        """What follows is validation, which does not count as time of a step."""
+        self._elapsed = self._time()
+
+    def end(self, logs: Logs) -> None:
+        if self._bar is None:
+            print(f"{self._title} - {format_line(self._time(), self._steps, logs)}", flush=True)
+            return
+        update_bar(self._bar, self._steps, self._time(), logs)
+        self.close()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _time(self) -> float:
+        return time.perf_counter() - self._started if self._elapsed is None else self._elapsed
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal: elsewhere a bar would flood a log file."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def open_bar(title: str, steps: int | None) -> Any:
+    """Start a progress bar on standard output."""
+    from tqdm import tqdm  # loads slowly for what it is, and only a terminal needs it
+
+    layout = "{desc}: {n_fmt}/{total_fmt} |{bar:24}|{postfix}"
+    return tqdm(total=steps, desc=title, bar_format=layout, file=sys.stdout, mininterval=0, dynamic_ncols=True)
+
+
+def update_bar(bar: Any, steps: int, elapsed: float, logs: Logs) -> None:
+    """Move a bar to `steps` and show time and values beside it."""
+    bar.n = steps
+    bar.set_postfix_str(format_line(elapsed, steps, logs), refresh=True)
+
+
+def format_line(elapsed: float, steps: int | None, logs: Logs) -> str:
+    """`0.4s - 1.6ms/step - loss: 0.6142`."""
+    parts = [f"{elapsed:.1f}s"]
+    if steps:
+        parts.append(f"{_duration(elapsed / steps)}/step")
+    parts += [f"{name}: {value:.4f}" if abs(value) > 1e-3 else f"{name}: {value:.4e}" for name, value in logs.items()]
+    return " - ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    """A time in the unit in which it reads best."""
+    if seconds >= 1:
+        return f"{seconds:.1f}s"
+    return f"{seconds * 1e3:.1f}ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f}us"
+
+
+class CallbackList:
+    """Calls each hook on all callbacks in turn."""
+
+    def __init__(self, callbacks: Iterable[Callback], model: Model, params: Mapping[str, Any]) -> None:
+        self.callbacks = list(callbacks)
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(f"Expected instances of gl.callbacks.Callback. Received: {callback!r}")
+            callback.set_params(params)
+            callback.set_model(model)
+
+    def overrides(self, *hooks: str) -> bool:
+        """Whether a callback has a version of its own of one of these hooks."""
+        return any(getattr(type(c), hook) is not getattr(Callback, hook) for c in self.callbacks for hook in hooks)
+
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Call the hook of that name on every callback."""
+        for callback in self.callbacks:
+            getattr(callback, hook)(*arguments)
+
+    def close(self) -> None:
+        """Let every callback leave things tidy."""
+        self.call("close")

@@ -1,0 +1,159 @@
+"""Epochs of training and rounds of testing: many steps in each native call, Python back some ten times a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradloom.callbacks import CallbackList
+from gradloom.data_adapter import Dataset
+from gradloom.execution import CompiledGraph
+from gradloom.step_graphs import ROWS, VALID
+from gradloom.training_setup import TrainingSetup
+
+if TYPE_CHECKING:
+    from gradloom.programs import StepPrograms
+    from gradloom.runtime.binding import Binding
+
+INTERVAL = 0.1
+"""Seconds that a native call should take: Python is back for the progress bar, callbacks and Ctrl-C."""
+
+FIRST_STEPS = 8
+"""Steps of a program's first call, which measures how long a step takes."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps of one program on one set of arrays; `samples` is how many of a step's rows are no padding."""
+
+    compiled: CompiledGraph
+    binding: Binding
+    steps: int
+    samples: int
+
+    @contextmanager
+    def open(self, by_steps: bool = False) -> Iterator[None]:
+        """Run steps inside. Parameters stay in the program's own layout between calls, unless `by_steps`."""
+        try:
+            if by_steps:
+                yield
+            else:
+                with self.binding:
+                    yield
+        finally:
+            self.compiled.changed()
+
+    def advance(self, done: int, by_steps: bool = False) -> int:
+        """Execute what fits one native call of the steps from `done` on; return how many that were."""
+        steps = min(self.steps - done, 1 if by_steps else self._call_size())
+        started = time.perf_counter()
+        self.binding.run(done, steps)
+        self.compiled.seconds_per_step = (time.perf_counter() - started) / steps
+        return steps
+
+    def _call_size(self) -> int:
+        seconds = self.compiled.seconds_per_step
+        return FIRST_STEPS if seconds is None else max(1, int(INTERVAL / max(seconds, 1e-9)))
+
+
+class Training:
+    """A data set that is trained on epoch by epoch: programs are compiled and arrays bound when it is made.
+
+    shuffle: the generator that draws each epoch's order, None for the order of the data.
+    """
+
+    def __init__(
+        self,
+        programs: StepPrograms,
+        setup: TrainingSetup,
+        data: Dataset,
+        batch_size: int,
+        shuffle: np.random.Generator | None = None,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        self._setup = setup
+        self._shuffle = shuffle
+        self._order = np.arange(len(data), dtype=np.int32)
+        self._segments: list[Segment] = []
+        full, rest = divmod(len(data), batch_size)
+        if steps_per_epoch is not None and steps_per_epoch <= full:
+            full, rest = steps_per_epoch, 0
+        for steps, rows, first in ((full, batch_size, 0), (min(rest, 1), rest, full * batch_size)):
+            if steps:
+                compiled = programs.train(rows, data.types)
+                order = self._order[first : first + steps * rows]
+                self._segments.append(Segment(compiled, compiled.bind({**data.arrays, ROWS: order}), steps, rows))
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return sum(segment.steps for segment in self._segments)
+
+    def run_epoch(self, callbacks: CallbackList) -> dict[str, float]:
+        """Train on all samples once; return the epoch's loss and metrics."""
+        self._setup.reset()
+        if self._shuffle is not None:
+            self._shuffle.shuffle(self._order)
+        each_batch = callbacks.overrides("on_train_batch_begin", "on_train_batch_end")
+        batches = samples = 0
+        for segment in self._segments:
+            done = 0
+            with segment.open(by_steps=each_batch):
+                while done < segment.steps:
+                    if each_batch:
+                        callbacks.call("on_train_batch_begin", batches, {})
+                    steps = segment.advance(done, by_steps=each_batch)
+                    done, batches, samples = done + steps, batches + steps, samples + steps * segment.samples
+                    logs = self._setup.logs(samples)
+                    if each_batch:
+                        segment.compiled.changed()
+                        callbacks.call("on_train_batch_end", batches - 1, logs)
+                    callbacks.call("on_progress", batches, logs)
+        return self._setup.logs(samples)
+
+
+class Testing:
+    """A data set that loss and metrics are computed on; its last batch is padded with samples that weigh nothing."""
+
+    def __init__(self, programs: StepPrograms, setup: TrainingSetup, data: Dataset, batch_size: int) -> None:
+        self._setup = setup
+        self._samples = len(data)
+        self._segments: list[Segment] = []
+        compiled = programs.test(batch_size, data.types)
+        full, rest = divmod(len(data), batch_size)
+        if full:
+            order = np.arange(full * batch_size, dtype=np.int32)
+            arrays = {**data.arrays, VALID: np.ones(len(data), np.float32), ROWS: order}
+            self._segments.append(Segment(compiled, compiled.bind(arrays), full, batch_size))
+        if rest:
+            padded = data.rows(full * batch_size, len(data)).padded(batch_size)
+            valid = np.zeros(batch_size, np.float32)
+            valid[:rest] = 1
+            arrays = {**padded.arrays, VALID: valid, ROWS: np.arange(batch_size, dtype=np.int32)}
+            self._segments.append(Segment(compiled, compiled.bind(arrays), 1, rest))
+
+    @property
+    def steps(self) -> int:
+        """Batches in all."""
+        return sum(segment.steps for segment in self._segments)
+
+    def run(self, callbacks: CallbackList) -> dict[str, float]:
+        """Return loss and metrics over all samples."""
+        self._setup.reset()
+        batches = samples = 0
+        callbacks.call("on_test_begin", {})
+        for segment in self._segments:
+            done = 0
+            with segment.open():
+                while done < segment.steps:
+                    steps = segment.advance(done)
+                    done, batches, samples = done + steps, batches + steps, samples + steps * segment.samples
+                    callbacks.call("on_test_progress", batches, self._setup.logs(samples))
+        logs = self._setup.logs(self._samples)
+        callbacks.call("on_test_end", logs)
+        return logs

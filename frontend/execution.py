@@ -1,0 +1,108 @@
+"""Compiled graphs: a traced graph with the machine code for it, run on arrays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradloom.compiler.ir import Graph
+from gradloom.tracing import TracedGraph
+
+if TYPE_CHECKING:
+    from gradloom.compiler.program import Program
+    from gradloom.runtime.binding import Binding
+
+
+class CompiledGraph:
+    """Compiles a traced graph and runs it: variables and captured arrays are supplied here, the rest by the caller.
+
+    Raises `MemoryLimitError` when the program would need more than `memory_limit` bytes, before anything runs.
+    Several threads may run one at the same time.
+    """
+
+    def __init__(self, traced: TracedGraph, memory_limit: int | None = None) -> None:
+        from gradloom.runtime.executable import Executable  # its LLVM loads when there is something to run
+
+        self.traced = traced
+        self.program = compiled_program(traced.graph, memory_limit)
+        self.executable = Executable(self.program)
+        self.seconds_per_step: float | None = None
+        """How long a step took when it was last measured."""
+        self._results = {out.name: out.value.type for out in traced.graph.outputs if out.donor is None}
+        self._names = {argument.name for argument in self.program.arguments}
+        self._supplied = traced.arguments()
+
+    def bind(self, arrays: Mapping[str, np.ndarray]) -> Binding:
+        """Prepare for many runs on the same arrays."""
+        known = {**self._supplied, **arrays}
+        return self.executable.bind({name: array for name, array in known.items() if name in self._names})
+
+    def empty_results(self) -> dict[str, np.ndarray]:
+        """New arrays for the results."""
+        return {name: np.empty(type.shape, type.dtype.numpy) for name, type in self._results.items()}
+
+    def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one step and return its results in new arrays."""
+        results = self.empty_results()
+        try:
+            self.bind({**arrays, **results}).run()
+        finally:
+            self.changed()
+        return results
+
+    def changed(self) -> None:
+        """Note that variables were written."""
+        self.traced.trace.changed()
+
+    @property
+    def version(self) -> Hashable:
+        """Changes whenever a variable that the program reads does: what was derived from the old ones is stale."""
+        return tuple(variable.version for variable in self.traced.trace.inputs)
+
+
+def compiled_program(graph: Graph, memory_limit: int | None = None) -> Program:
+    """Return the program for a graph, from the cache of compiled code if it is there.
+
+    Work is divided for the processors there are, not for the threads in use: results are the same for any number.
+    """
+    from gradloom.compiler import pipeline
+    from gradloom.runtime import cache
+    from gradloom.runtime.cpus import available_cpus
+
+    options = pipeline.Options(cores=available_cpus(), memory_limit=memory_limit)
+    key = pipeline.cache_key(graph, options)
+    program = cache.load(key)
+    if program is None:
+        program = pipeline.compile_graph(graph, options)
+        cache.store(key, program)
+    return program
+
+
+class PredictProgram:
+    """A compiled predict step with arrays of its own for one batch and its result, kept bound between calls."""
+
+    def __init__(self, compiled: CompiledGraph) -> None:
+        self.compiled = compiled
+        (batch,) = (value for value in compiled.traced.graph.inputs if value.op.attributes["label"] == "x")
+        self._batch = np.zeros(batch.shape, batch.dtype.numpy)
+        results = compiled.empty_results()
+        (self._result,) = results.values()
+        self._binding = compiled.bind({"x": self._batch, **results})
+        self._lock = threading.Lock()
+
+    @property
+    def result_type(self) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and dtype of a batch's predictions."""
+        return self._result.shape, self._result.dtype
+
+    def run(self, x: np.ndarray, out: np.ndarray) -> None:
+        """Write the predictions for the rows of `x`, at most a batch of them, to `out`."""
+        rows = len(x)
+        with self._lock:
+            self._batch[:rows] = x
+            self._batch[rows:] = 0
+            self._binding.run(version=self.compiled.version)
+            out[...] = self._result[:rows]

@@ -1,0 +1,239 @@
+"""Functions of arrays: `gl.function` compiles them, `gl.grad` and `gl.value_and_grad` differentiate them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradloom.compiler.autodiff import gradients
+from gradloom.compiler.errors import DTypeError, ShapeError
+from gradloom.compiler.ir import Graph, Value, current_graph
+from gradloom.compiler.ops import as_value
+from gradloom.compiler.types import TensorType, as_dtype
+from gradloom.execution import CompiledGraph
+from gradloom.tracing import TensorSpec, finish, varied
+from gradloom.trees import LEAF, Structure, as_array, flatten, leaf_names, unflatten
+from gradloom.variables import Trace
+
+Function = Callable[..., Any]
+
+
+class CompiledFunction:
+    """A Python function of arrays, compiled once per structure, dtypes and shapes of its arguments.
+
+    Calling it with arrays returns NumPy arrays (a scalar result is a NumPy scalar); calling it with symbolic values,
+    inside a trace, calls the Python function.
+    """
+
+    def __init__(self, f: Function) -> None:
+        if not callable(f):
+            raise TypeError(f"Expected a function of arrays. Received: {f!r}")
+        self.python_function = f
+        self._compiled: dict[Any, tuple[CompiledGraph, list[str], Structure]] = {}
+        self._lock = threading.Lock()
+        functools.update_wrapper(self, f)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves, structure = flatten((args, kwargs))
+        if _is_symbolic(leaves):
+            return self.python_function(*args, **kwargs)
+        names = _argument_names(self.python_function, args, kwargs)
+        arrays = [as_array(leaf, f"argument {name}") for leaf, name in zip(leaves, names, strict=True)]
+        types = tuple(TensorType(as_dtype(array.dtype), array.shape) for array in arrays)
+        compiled, outputs, result = self._program(structure, types, names)
+        results = compiled.run(dict(zip(names, arrays, strict=True)))
+        return unflatten(result, [results[name][()] for name in outputs])
+
+    def _program(
+        self, structure: Structure, types: tuple[TensorType, ...], names: list[str]
+    ) -> tuple[CompiledGraph, list[str], Structure]:
+        key = (structure, types)
+        known = self._compiled.get(key)
+        if known is not None:
+            return known
+        with self._lock:
+            if key not in self._compiled:
+                trace = Trace(Graph(_name(self.python_function)))
+                outputs, result = trace_call(trace, self.python_function, structure, types, names)
+                self._compiled[key] = (CompiledGraph(finish(trace)), outputs, result)
+            return self._compiled[key]
+
+
+def function(f: Function) -> CompiledFunction:
+    """Compile a Python function of arrays, and of nested tuples, lists and dicts of arrays; a decorator.
+
+    float64 stays float64; numbers written in Python are float32 or int32. Each new combination of dtypes and shapes is
+    traced and compiled once. `f` must be made of `gl.ops` and Python's operators: it sees symbolic values.
+    """
+    return CompiledFunction(f)
+
+
+def trace(f: Function, *specs: Any, **named_specs: Any) -> Graph:
+    """Return the graph that `f` builds for arguments of the types `specs`.
+
+    A spec is a `gl.TensorSpec`, or an array whose type is meant, or a tuple, list or dict of them. Inputs are named
+    like `f`'s parameters, outputs "result" ("result.0" and so on for containers).
+    """
+    leaves, structure = flatten((specs, named_specs))
+    names = _argument_names(f, specs, named_specs)
+    types = tuple(_spec_type(leaf, f"argument {name}") for leaf, name in zip(leaves, names, strict=True))
+    tracing = Trace(Graph(_name(f)))
+    trace_call(tracing, f, structure, types, names)
+    return finish(tracing).graph
+
+
+def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
+    """Return the function that computes the gradient of `f`, which must return a scalar.
+
+    The result has the structure of argument `argnums`, or is a tuple of such for a sequence of argument numbers. On
+    symbolic values it emits the gradient; on arrays it compiles, as `gl.function` does. It nests.
+    Raises `ShapeError` when `f` returns no scalar, `DTypeError` when an argument to differentiate is no float.
+    """
+    pair = _value_and_grad(f, argnums, "grad")
+
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        return pair(*args, **kwargs)[1]
+
+    return _differentiated(f, gradient, "grad")
+
+
+def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
+    """Return the function that computes the pair (value of `f`, its gradient): see `gl.grad`."""
+    return _differentiated(f, _value_and_grad(f, argnums, "value_and_grad"), "value_and_grad")
+
+
+def trace_call(
+    trace: Trace, f: Function, structure: Structure, types: Sequence[TensorType], names: Sequence[str]
+) -> tuple[list[str], Structure]:
+    """Call `f` on fresh inputs within `trace`; return the names of the outputs and the structure of the result."""
+    with trace:
+        inputs = [trace.graph.input(name, type) for name, type in zip(names, types, strict=True)]
+        args, kwargs = unflatten(structure, inputs)
+        leaves, result = flatten(f(*args, **kwargs))
+        outputs = leaf_names(result, "result")
+        for name, leaf in zip(outputs, leaves, strict=True):
+            trace.graph.output(name, _as_result(leaf, f, name))
+    return outputs, result
+
+
+def _differentiated(f: Function, emit: Function, prefix: str) -> Function:
+    """Give a function that emits gradients its name, and let it compile when it is called with arrays."""
+    emit.__name__ = f"{prefix}_{_name(f)}"
+    emit.__doc__ = f"`gl.{prefix}` of `{_name(f)}`."
+    emit.__signature__ = _signature(f)  # type: ignore[attr-defined]
+    return CompiledFunction(emit)
+
+
+def _value_and_grad(f: Function, argnums: int | Sequence[int], caller: str) -> Function:
+    if not callable(f):
+        raise TypeError(f"gl.{caller}: Expected a function. Received: {f!r}")
+    single = isinstance(argnums, (int, np.integer))
+    numbers = [int(argnums)] if single else [int(number) for number in argnums]  # type: ignore[arg-type,union-attr]
+
+    def emit(*args: Any, **kwargs: Any) -> Any:
+        positions = [_position(number, len(args), f, caller) for number in numbers]
+        if current_graph() is None:
+            raise TypeError(
+                f"gl.{caller}: Expected arrays, or symbolic values while their graph is traced. Received: {args}"
+            )
+        leaves, structure = flatten(tuple(args[position] for position in positions))
+        variables = [varied(_differentiable(leaf, f, caller)) for leaf in leaves]
+        new_args = list(args)
+        for position, argument in zip(positions, unflatten(structure, variables), strict=True):
+            new_args[position] = argument
+        result = _scalar(f(*new_args, **kwargs), f, caller)
+        cotangents = gradients([result], variables)
+        gradient = unflatten(structure, cotangents)
+        return result, gradient[0] if single else gradient
+
+    return emit
+
+
+def _position(number: int, count: int, f: Function, caller: str) -> int:
+    if not -count <= number < count:
+        raise ValueError(
+            f"gl.{caller}: Expected argnums below {count}, the number of positional arguments of {_name(f)}. "
+            f"Received: argnums={number}"
+        )
+    return number % count
+
+
+def _differentiable(leaf: Any, f: Function, caller: str) -> Value:
+    value = as_value(leaf)
+    if not value.dtype.is_float:
+        raise DTypeError(
+            f"gl.{caller}: Expected floating-point arguments of {_name(f)} to differentiate by. "
+            f"Received: an argument of type {value.type}"
+        )
+    return value
+
+
+def _scalar(result: Any, f: Function, caller: str) -> Value:
+    """Check that what `f` returned can be differentiated."""
+    if flatten(result)[1] != LEAF:
+        raise TypeError(
+            f"gl.{caller}: Expected {_name(f)} to return one scalar. Received: a {type(result).__name__}; "
+            "take the gradient of a function that returns the part to differentiate"
+        )
+    value = as_value(result)
+    if value.shape != () or not value.dtype.is_float:
+        raise ShapeError(
+            f"gl.{caller}: Expected {_name(f)} to return a floating-point scalar. Received: {value.type}; "
+            "reduce it first, for example with gl.ops.sum"
+        )
+    return value
+
+
+def _as_result(leaf: Any, f: Function, name: str) -> Value:
+    try:
+        return as_value(leaf)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Expected arrays as the results of {_name(f)}. Received: {name} = {leaf!r}") from error
+
+
+def _is_symbolic(leaves: Sequence[Any]) -> bool:
+    """Whether a call belongs to a graph that is being built rather than to arrays."""
+    return current_graph() is not None or any(isinstance(leaf, Value) for leaf in leaves)
+
+
+def _spec_type(leaf: Any, where: str) -> TensorType:
+    if isinstance(leaf, TensorSpec):
+        return leaf.type
+    if isinstance(leaf, TensorType):
+        return leaf
+    array = as_array(leaf, where)
+    return TensorType(as_dtype(array.dtype), array.shape)
+
+
+def _name(f: Function) -> str:
+    name = getattr(f, "__name__", type(f).__name__)
+    return "function" if name == "<lambda>" else name
+
+
+def _signature(f: Function) -> inspect.Signature | None:
+    try:
+        return inspect.signature(f)
+    except (TypeError, ValueError):  # builtins may have none
+        return None
+
+
+def _argument_names(f: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> list[str]:
+    """Name the leaves of a call's arguments by `f`'s parameters."""
+    signature = _signature(f)
+    roots = []
+    if signature is not None:
+        for parameter in signature.parameters.values():
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                roots.append(parameter.name)
+    roots += [f"argument_{position}" for position in range(len(roots), len(args))]
+    names = [
+        name for root, argument in zip(roots, args, strict=False) for name in leaf_names(flatten(argument)[1], root)
+    ]
+    for keyword in sorted(kwargs):
+        names += leaf_names(flatten(kwargs[keyword])[1], keyword)
+    return names

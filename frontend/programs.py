@@ -1,0 +1,60 @@
+"""The compiled steps of a model, kept by kind, batch size and types of data."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gradloom import step_graphs
+from gradloom.compiler.types import TensorType
+from gradloom.execution import CompiledGraph, PredictProgram
+from gradloom.step_graphs import DataTypes
+from gradloom.tracing import TracedGraph
+
+if TYPE_CHECKING:
+    from gradloom.model import Model
+
+T = TypeVar("T")
+
+
+class StepPrograms:
+    """Compiles a model's steps when they are first needed. Several threads may ask at the same time."""
+
+    def __init__(self, model: Model, memory_limit: int | None = None) -> None:
+        self._model = model
+        self.memory_limit = memory_limit
+        self._kept: dict[Any, Any] = {}
+        self._lock = threading.RLock()
+
+    def train(self, rows: int, types: DataTypes) -> CompiledGraph:
+        """The train step for batches of `rows` samples. Freezing a layer makes it another program."""
+        frozen = tuple(variable.path for variable in self._model.non_trainable_variables)
+        return self._step(step_graphs.train_step, rows, types, frozen)
+
+    def test(self, rows: int, types: DataTypes) -> CompiledGraph:
+        """The test step for batches of `rows` samples, some of which may be padding."""
+        return self._step(step_graphs.test_step, rows, types)
+
+    def predict(self, x: TensorType) -> PredictProgram:
+        """The predict step for batches of type `x`."""
+        return self._once(
+            ("predict", x), lambda: PredictProgram(self._compiled(step_graphs.predict_step(self._model, x)))
+        )
+
+    def _step(self, build: Callable[..., TracedGraph], rows: int, types: DataTypes, *more: Any) -> CompiledGraph:
+        key = (build.__name__, rows, types, *more)
+        return self._once(key, lambda: self._compiled(build(self._model, rows, types)))
+
+    def _compiled(self, traced: TracedGraph) -> CompiledGraph:
+        return CompiledGraph(traced, self.memory_limit)
+
+    def _once(self, key: Any, make: Callable[[], T]) -> T:
+        known: T | None = self._kept.get(key)
+        if known is not None:
+            return known
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = make()
+            kept: T = self._kept[key]
+            return kept

@@ -1,0 +1,133 @@
+"""Sequential: a model whose layers follow one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gradloom.compiler.types import DType
+from gradloom.layers.input_layer import InputLayer
+from gradloom.layers.layer import Layer
+from gradloom.layers.shapes import Shape, normalized
+from gradloom.model import Model
+
+
+class Sequential(Model):
+    """A model in which each layer takes the result of the one before it.
+
+    layers: the layers in order. Weights are made at once when the first one knows the shape of its input (`Input`, or
+    `input_shape=`), otherwise when the model first sees data, or by `build(input_shape)`.
+    """
+
+    def __init__(self, layers: Iterable[Layer] | None = None, trainable: bool = True, name: str | None = None) -> None:
+        super().__init__(name=name, trainable=trainable)
+        self._layers: list[Layer] = []
+        self._input: InputLayer | None = None
+        self._shapes: list[Shape] = []
+        for layer in layers or ():
+            self.add(layer)
+
+    def add(self, layer: Layer) -> None:
+        """Append a layer; raises `TypeError` for what is no layer, `ValueError` for a name that is taken."""
+        if not isinstance(layer, Layer):
+            raise TypeError(f"Sequential {self.name!r}: Expected an instance of a layer. Received: {layer!r}")
+        if isinstance(layer, InputLayer):
+            self._set_input(layer)
+            return
+        if any(layer.name == other.name for other in self._layers):
+            raise ValueError(
+                f"Sequential {self.name!r}: Expected layers of different names. Received: another {layer.name!r}"
+            )
+        if not self._layers and self._input is None and layer.batch_input_shape is not None:
+            shape = layer.batch_input_shape
+            self._input = InputLayer(shape[1:], shape[0], layer.dtype)
+        if self._input is not None:
+            self._extend_to([*self._layers, layer])
+        self._layers.append(layer)
+        self._structure_changed()
+
+    def pop(self, rebuild: bool = True) -> Layer:
+        """Take the last layer off and return it; raises `ValueError` if there is none."""
+        if not self._layers:
+            raise ValueError(f"Sequential {self.name!r}: Expected a layer to pop. Received: a model without layers")
+        layer = self._layers.pop()
+        del self._shapes[len(self._layers) + 1 :]
+        self._structure_changed()
+        return layer
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, without the `Input`."""
+        return list(self._layers)
+
+    @property
+    def _sublayers(self) -> list[Layer]:
+        return self._layers
+
+    @property
+    def input_dtype(self) -> DType | None:
+        return None if self._input is None else self._input.dtype
+
+    @property
+    def layer_shapes(self) -> list[Shape]:
+        """Shape of the input, then of each layer's result, as far as they are known."""
+        return list(self._shapes)
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the weights of all layers for inputs of this shape (None for the batch)."""
+        self.build_layers(input_shape)
+
+    def build_layers(self, input_shape: Sequence[int | None]) -> None:
+        """Make the weights, named by their layers alone: what a model does that isn't a layer of another one."""
+        if not self._layers:
+            raise ValueError(f"Sequential {self.name!r}: Expected at least one layer. Received: a model without layers")
+        if not self._shapes:
+            self._shapes = [normalized(input_shape, f"input_shape of {self.name!r}")]
+        self._extend_to(self._layers)
+        self.built = True
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        for layer in self._layers:
+            x = layer(x, training=training)
+        return x
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
+        """Return the shape of the last layer's result for inputs of this shape."""
+        shape = normalized(input_shape, "input_shape")
+        for layer in self._layers:
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+    def get_config(self) -> dict[str, Any]:
+        layers = [layer for layer in (self._input, *self._layers) if layer is not None]
+        described = [{"class_name": type(layer).__name__, "config": layer.get_config()} for layer in layers]
+        return {"name": self.name, "trainable": self.trainable, "layers": described}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Sequential:
+        """Make a model from what `get_config` returned, with weights of its own."""
+        from gradloom import layers
+
+        made = [getattr(layers, entry["class_name"]).from_config(entry["config"]) for entry in config["layers"]]
+        return cls(made, trainable=config.get("trainable", True), name=config.get("name"))
+
+    def _set_input(self, layer: InputLayer) -> None:
+        if self._layers or self._input is not None:
+            raise ValueError(f"Sequential {self.name!r}: Expected Input before all layers. Received: {layer!r}")
+        self._input = layer
+        self._shapes = [layer.batch_shape]
+
+    def _extend_to(self, layers: Sequence[Layer]) -> None:
+        """Build the layers whose result's shape is not known yet."""
+        if not self._shapes:
+            assert self._input is not None
+            self._shapes = [self._input.batch_shape]
+        for layer in layers[len(self._shapes) - 1 :]:
+            if not layer.built:
+                layer.build(self._shapes[-1])
+            self._shapes.append(layer.compute_output_shape(self._shapes[-1]))
+
+    def _structure_changed(self) -> None:
+        """Forget programs of the old structure."""
+        self.built = bool(self._layers) and len(self._shapes) == len(self._layers) + 1
+        self.forget_programs()

@@ -1,0 +1,34 @@
+"""What all tests share: a cache of their own, a fixed seed, hypothesis without deadlines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+import gradloom as gl
+
+hypothesis.settings.register_profile("gradloom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("gradloom")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep compiled code away from the user's cache, so that tests compile what they run."""
+    before = os.environ.get("GRADLOOM_CACHE_DIR")
+    os.environ["GRADLOOM_CACHE_DIR"] = str(Path(tmp_path_factory.mktemp("cache")))
+    yield
+    if before is None:
+        del os.environ["GRADLOOM_CACHE_DIR"]
+    else:
+        os.environ["GRADLOOM_CACHE_DIR"] = before
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> None:
+    """Begin every test with the same weights and names, whatever ran before it."""
+    gl.utils.clear_session()
+    gl.utils.set_random_seed(0)

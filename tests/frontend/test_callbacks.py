@@ -1,0 +1,186 @@
+"""Callbacks, progress output, and training that is broken off."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradloom as gl
+
+X = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int64)
+
+
+def new_model() -> gl.Sequential:
+    model = gl.Sequential(
+        [gl.layers.Dense(8, activation="relu", input_shape=(4,)), gl.layers.Dense(2, activation="softmax")]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+class Recorder(gl.callbacks.Callback):
+    """Writes down every hook with its number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, ...]] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.calls.append(("train begin",))
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.calls.append(("train end", *logs))
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.calls.append(("epoch begin", epoch))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.calls.append(("epoch end", epoch, *logs))
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.calls.append(("batch begin", batch))
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.calls.append(("batch end", batch, *logs))
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.calls.append(("test begin",))
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self.calls.append(("test end", *logs))
+
+
+def test_hooks_are_called_in_keras_order() -> None:
+    recorder = Recorder()
+    new_model().fit(X, Y, epochs=2, validation_data=(X, Y), callbacks=[recorder], verbose=0)
+    figures = ("loss", "accuracy")
+    everything = (*figures, "val_loss", "val_accuracy")
+
+    def epoch(number: int) -> list[tuple[Any, ...]]:
+        batches = [[("batch begin", n), ("batch end", n, *figures)] for n in range(2)]
+        test = [("test begin",), ("test end", *figures)]
+        return [("epoch begin", number), *batches[0], *batches[1], *test, ("epoch end", number, *everything)]
+
+    assert recorder.calls == [("train begin",), *epoch(0), *epoch(1), ("train end", *everything)]
+
+
+def test_watching_batches_changes_no_result() -> None:
+    weights = []
+    for callbacks in ([Recorder()], []):
+        gl.utils.set_random_seed(3)
+        model = new_model()
+        model.fit(X, Y, epochs=2, callbacks=callbacks, verbose=0)
+        weights.append([weight.tobytes() for weight in model.get_weights()])
+    assert weights[0] == weights[1]
+
+
+def test_weights_are_up_to_date_in_batch_hooks() -> None:
+    seen = []
+
+    class Watch(gl.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            assert self.model is not None
+            seen.append(self.model.get_weights()[2].tobytes() + self.model.predict(X[:1]).tobytes())
+
+    new_model().fit(X, Y, epochs=2, callbacks=[Watch()], verbose=0)
+    assert len(set(seen)) == 4
+
+
+def test_on_progress_sees_batches_grow() -> None:
+    seen: list[tuple[int, float]] = []
+
+    class Watch(gl.callbacks.Callback):
+        def on_progress(self, batch: int, logs: Any = None) -> None:
+            seen.append((batch, logs["loss"]))
+
+    model = new_model()
+    history = model.fit(X, Y, batch_size=1, callbacks=[Watch()], verbose=0)
+    batches = [batch for batch, _ in seen]
+    assert batches == sorted(set(batches)) and batches[-1] == 50
+    assert seen[-1][1] == history.history["loss"][0]
+
+
+def test_stop_training_ends_after_the_epoch() -> None:
+    class Stop(gl.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            assert self.model is not None
+            self.model.stop_training = epoch == 1
+
+    model = new_model()
+    assert model.fit(X, Y, epochs=5, callbacks=[Stop()], verbose=0).epoch == [0, 1]
+    assert model.fit(X, Y, epochs=3, verbose=0).epoch == [0, 1, 2]
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_progress", "on_epoch_end", "on_train_batch_begin"])
+def test_a_model_is_whole_after_an_interrupt(hook: str) -> None:
+    def interrupt(self: Any, number: int, logs: Any = None) -> None:
+        raise KeyboardInterrupt
+
+    callback = type("Interrupt", (gl.callbacks.Callback,), {hook: interrupt})()
+    model = new_model()
+    model.fit(X, Y, batch_size=5, verbose=0)
+    versions = [variable.version for variable in model.weights]
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, batch_size=5, callbacks=[callback], verbose=0)
+    assert [variable.version for variable in model.weights] != versions
+    w1, b1, w2, b2 = model.get_weights()
+    logits = np.maximum(X @ w1 + b1, 0) @ w2 + b2
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.predict(X), expected, rtol=1e-4, atol=1e-6)
+    losses = model.fit(X, Y, epochs=40, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_one_line_per_epoch_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    model = new_model()
+    model.fit(X, Y, epochs=2, validation_split=0.2)
+    model.evaluate(X, Y)
+    model.predict(X)
+    lines = capsys.readouterr().out.splitlines()
+    number = r"\d+\.\d{4}(e-\d+)?"
+    times = r"\d+\.\ds - \d+(\.\d)?(us|ms|s)/step"
+    names = ["loss", "accuracy", "val_loss", "val_accuracy"]
+    figures = " - ".join(f"{name}: {number}" for name in names)
+    assert re.fullmatch(f"Epoch 1/2 - {times} - {figures}", lines[0])
+    assert re.fullmatch(f"Epoch 2/2 - {times} - {figures}", lines[1])
+    assert re.fullmatch(f"Evaluation - {times} - loss: {number} - accuracy: {number}", lines[2])
+    assert len(lines) == 3
+
+
+def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    model = new_model()
+    model.fit(X, Y, validation_data=(X, Y), verbose=0)
+    model.evaluate(X, Y, verbose=0)
+    assert capsys.readouterr() == ("", "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    new_model().fit(X, Y, epochs=2, validation_data=(X, Y))
+    text = terminal.getvalue()
+    ends = [line.split("\r")[-1] for line in text.split("\n")]
+    assert [end[:14] for end in ends if end.strip()] == ["Epoch 1/2: 2/2", "Epoch 2/2: 2/2"]
+    assert all("s/step - loss: " in end and " - val_accuracy: " in end for end in ends if end.strip())
+
+
+def test_a_bar_is_closed_when_training_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupt(gl.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    with pytest.raises(KeyboardInterrupt):
+        new_model().fit(X, Y, callbacks=[Interrupt()])
+    assert terminal.getvalue().endswith("\n")

@@ -1,0 +1,153 @@
+"""Bad input of models: each message says what was expected and what came, and nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradloom as gl
+
+X, Y = np.zeros((10, 4), np.float32), np.zeros(10, np.int64)
+
+
+@pytest.fixture
+def model() -> Iterator[gl.Sequential]:
+    """A compiled model that must be as it was after the test."""
+    model = gl.Sequential([gl.layers.Dense(6, input_shape=(4,), name="first"), gl.layers.Dense(3, name="last")])
+    model.compile("sgd", gl.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    before = [weight.tobytes() for weight in model.get_weights()]
+    yield model
+    assert [weight.tobytes() for weight in model.get_weights()] == before
+
+
+Call = Callable[[gl.Sequential], Any]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        # the form of x
+        (
+            lambda m: m.fit(np.zeros((10, 5)), Y),
+            r"Model 'sequential', layer 'first' \(Dense\): Expected an input of shape \(None, 4\). "
+            r"Received: x of shape \(10, 5\)",
+        ),
+        (lambda m: m.fit(np.zeros((10, 2, 2)), Y), r"\(None, 4\). Received: x of shape \(10, 2, 2\)"),
+        (lambda m: m.fit(np.zeros(10), Y), r"\(None, 4\). Received: x of shape \(10,\)"),
+        (lambda m: m.predict(np.zeros((10, 5))), r"layer 'first'.*\(None, 4\). Received: x of shape \(10, 5\)"),
+        (lambda m: m.evaluate(np.zeros((10, 5)), Y), r"layer 'first'.*Received: x of shape \(10, 5\)"),
+        (lambda m: m.predict_on_batch(np.zeros((1, 5))), r"Received: x of shape \(1, 5\)"),
+        # how many
+        (lambda m: m.fit(X[:0], Y[:0]), r"Expected x with at least one sample. Received: x of shape \(0, 4\)"),
+        (lambda m: m.predict(X[:0]), "Expected x with at least one sample"),
+        (lambda m: m.predict(3.0), "Expected x with samples along its first axis. Received: x is a single number"),
+        (lambda m: m.fit(X, Y[:9]), r"Expected y with as many samples as x, 10. Received: 9 \(y of shape \(9,\)\)"),
+        (lambda m: m.evaluate(X, Y[:9]), "Expected y with as many samples as x, 10. Received: 9"),
+        (lambda m: m.train_on_batch(X[:9], Y), "Expected y with as many samples as x, 9. Received: 10"),
+        (lambda m: m.fit(X), "Expected targets y beside x. Received: y=None"),
+        (lambda m: m.fit(X, Y, sample_weight=np.ones(9)), "Expected sample_weight with as many samples as x, 10"),
+        (lambda m: m.fit(X, Y, sample_weight=np.ones((10, 2))), r"one weight per sample, of shape \(10,\)"),
+        # labels
+        (lambda m: m.fit(X, Y + 3), r"of layer 'last': Expected class labels in \[0, 3\). Received: 3 at position 0"),
+        (lambda m: m.fit(X, Y - 1), r"Expected class labels in \[0, 3\). Received: -1 at position 0, and 9 more"),
+        (lambda m: m.evaluate(X, Y + 3), r"Expected class labels in \[0, 3\)"),
+        (lambda m: m.fit(X, Y, validation_data=(X, Y + 3)), r"Expected class labels in \[0, 3\)"),
+        (lambda m: m.fit(X, Y + 2**33), "Expected integer targets that fit 32 bits. Received: 8589934592"),
+        (lambda m: m.fit(X, np.eye(3)[Y]), "one-hot targets need loss='categorical_crossentropy'"),
+        # settings
+        (lambda m: m.fit(X, Y, batch_size=0), "Expected batch_size as a positive integer. Received: batch_size=0"),
+        (lambda m: m.fit(X, Y, batch_size=2.5), "Received: batch_size=2.5"),
+        (lambda m: m.fit(X, Y, epochs=-1), "Expected epochs as a positive integer. Received: epochs=-1"),
+        (lambda m: m.fit(X, Y, steps_per_epoch=0), "Received: steps_per_epoch=0"),
+        (lambda m: m.fit(X, Y, verbose="loud"), "Expected verbose as 0, 1, 2 or 'auto'. Received: verbose='loud'"),
+        (lambda m: m.fit(X, Y, validation_split=1.5), "Expected 0 < validation_split < 1. Received"),
+        (lambda m: m.fit(X, Y, validation_split=0.95), "10 samples leaves no sample for training"),
+        (lambda m: m.fit(X, Y, validation_data=X), r"Expected validation_data as \(x, y\).*Received: ndarray"),
+    ],
+)
+def test_values(model: gl.Sequential, call: Call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(model)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.fit(X, Y + 0.5), "Expected integral class labels. Received: 0.5 at position 0, and 9 more"),
+        (lambda m: m.fit(X, Y.astype(str)), "Expected an array.*for y, with dtype bool.*Received: ndarray of dtype <U"),
+        (lambda m: m.fit(X.astype(complex), Y), "for x, with dtype bool.*complex128"),
+        (lambda m: m.fit("data", Y), "Expected an array.*for x.*Received: str"),
+        (lambda m: m.fit(X, Y, callbacks=["early"]), "Expected instances of gl.callbacks.Callback. Received: 'early'"),
+    ],
+)
+def test_kinds(model: gl.Sequential, call: Call, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        call(model)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
+def test_before_compile(method: str) -> None:
+    model = gl.Sequential([gl.layers.Dense(3)])
+    with pytest.raises(
+        ValueError,
+        match=rf"Expected compile\(optimizer, loss, metrics\) before {method}. Received: a model that is not",
+    ):
+        getattr(model, method)(X, Y)
+    assert not model.built
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=rf"Expected a loss for {method}. Received: compile\(loss=None\)"):
+        getattr(model, method)(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"optimizer": "adm"}, "Unknown optimizer. Did you mean 'adam'.*Received: 'adm'"),
+        (
+            {"loss": "sparse_crossentropy"},
+            "Unknown loss. Did you mean .*'sparse_categorical_crossentropy'.*Received: 'sparse_crossentropy'",
+        ),
+        ({"metrics": ["acuracy"]}, "Unknown metric. Did you mean 'accuracy'"),
+        ({"weighted_metrics": ["acuracy"]}, "Unknown metric. Did you mean 'accuracy'"),
+        ({"memory_limit": -1}, "Expected memory_limit as a number of bytes. Received: memory_limit=-1"),
+    ],
+)
+def test_compile_refuses_what_it_does_not_know(model: gl.Sequential, arguments: dict[str, Any], message: str) -> None:
+    optimizer = model.optimizer
+    with pytest.raises(ValueError, match=message):
+        model.compile(**({"optimizer": "adam", "loss": "mse"} | arguments))
+    assert model.optimizer is optimizer
+
+
+def test_compile_wants_metrics_as_a_list(model: gl.Sequential) -> None:
+    with pytest.raises(TypeError, match="Expected metrics as a list. Received: 'accuracy'"):
+        model.compile("sgd", "mse", metrics="accuracy")
+
+
+def test_a_model_without_layers_says_so() -> None:
+    with pytest.raises(ValueError, match="Expected at least one layer. Received: a model without layers"):
+        gl.Sequential().predict(X)
+
+
+def test_a_model_that_does_not_fit_its_first_data_stays_unbuilt() -> None:
+    model = gl.Sequential([gl.layers.Dense(3), gl.layers.Dense(2, input_dim=5, name="wide")])
+    with pytest.raises(ValueError, match=r"'wide'.*Expected an input of shape \(None, 5\).*\(None, 3\)"):
+        model.predict(X)
+    assert not model.built
+
+
+def test_targets_of_a_regression_name_both_shapes() -> None:
+    model = gl.Sequential([gl.layers.Dense(2, input_shape=(4,), name="out")])
+    model.compile("sgd", "mse")
+    with pytest.raises(
+        ValueError, match=r"loss 'mean_squared_error' of the output of layer 'out': .*\(None, 2\). Received: \(10, 3\)"
+    ):
+        model.fit(X, np.zeros((10, 3)))
+
+
+def test_an_unknown_layer_option_is_named() -> None:
+    with pytest.raises(ValueError, match="Unknown activation. Did you mean 'relu'"):
+        gl.layers.Dense(3, activation="rellu")

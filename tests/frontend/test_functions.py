@@ -1,0 +1,265 @@
+"""gl.function, gl.grad, gl.value_and_grad and gl.trace."""
+
+from __future__ import annotations
+
+import threading
+from collections import namedtuple
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import gradloom as gl
+from gradloom.compiler.errors import DTypeError, ShapeError
+
+Pair = namedtuple("Pair", "left right")
+
+
+def test_trace_names_inputs_by_parameters_and_outputs_by_their_place() -> None:
+    def f(x: Any, state: Any, scale: Any) -> Any:
+        return {"y": x * scale + state["bias"][0], "twice": (x + x,)}
+
+    spec = gl.TensorSpec((2, 3))
+    graph = gl.trace(f, spec, {"bias": [gl.TensorSpec((3,))]}, scale=np.float64(2))
+    assert [str(value.op.attributes["label"]) for value in graph.inputs] == ["x", "state.bias.0", "scale"]
+    assert [str(value.type) for value in graph.inputs] == ["f32[2,3]", "f32[3]", "f64[]"]
+    assert [output.name for output in graph.outputs] == ["result.twice.0", "result.y"]
+    assert [str(output.value.type) for output in graph.outputs] == ["f32[2,3]", "f64[2,3]"]
+    assert graph.name == "f"
+    assert gl.compiler.parse(str(graph)) == graph
+
+
+def test_trace_refuses_open_shapes() -> None:
+    with pytest.raises(ValueError, match=r"Expected a shape of known, non-negative sizes. Received: shape=\(None, 3\)"):
+        gl.TensorSpec((None, 3))  # type: ignore[arg-type]
+
+
+def test_a_function_returns_what_python_would() -> None:
+    @gl.function
+    def f(x: Any, y: Any) -> Any:
+        """Doc."""
+        return Pair(x + y, {"product": [x * y, None]})
+
+    x, y = np.arange(6.0).reshape(2, 3), np.full((2, 3), 0.5)
+    result = f(x, y=y)
+    assert isinstance(result, Pair) and result.right["product"][1] is None
+    np.testing.assert_array_equal(result.left, x + y)
+    np.testing.assert_array_equal(result.right["product"][0], x * y)
+    assert result.left.dtype == np.float64
+    assert (f.__name__, f.__doc__) == ("f", "Doc.")
+
+
+@pytest.mark.parametrize(
+    ("argument", "dtype"),
+    [
+        (1.5, "float32"),
+        (2, "int32"),
+        (2**40, "int64"),
+        ([1.0, 2.0], "float32"),
+        ([[1, 2], [3, 4]], "int32"),
+        (np.float64(1.5), "float64"),
+        (np.array([1, 2]), "int64"),
+        (np.array([1.5], np.float16), "float32"),
+        (np.array([1.5], ">f8"), "float64"),
+        (np.arange(10.0)[::-2], "float64"),
+        (np.zeros((0, 3), np.float32), "float32"),
+        (True, "bool"),
+    ],
+    ids=str,
+)
+def test_arguments_of_any_form(argument: Any, dtype: str) -> None:
+    result = gl.function(lambda x: x)(argument)
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, argument)
+
+
+def test_scalar_results_are_numpy_scalars() -> None:
+    result = gl.function(lambda x: gl.ops.sum(x))(np.ones(3))
+    assert isinstance(result, np.float64) and result == 3
+
+
+def test_arguments_are_not_written_and_results_are_new() -> None:
+    x = np.arange(3.0)
+    x.flags.writeable = False
+    f = gl.function(lambda x: x)
+    one, other = f(x), f(x)
+    one += 1
+    np.testing.assert_array_equal(other, x)
+    np.testing.assert_array_equal(x, [0, 1, 2])
+
+
+def test_each_type_is_traced_once() -> None:
+    traced = []
+
+    @gl.function
+    def f(x: Any) -> Any:
+        traced.append(x.type)
+        return x + 1
+
+    for argument in (np.zeros(3), np.ones(3), np.zeros(4), np.zeros(3, np.float32), np.ones(4)):
+        f(argument)
+    assert list(map(str, traced)) == ["f64[3]", "f64[4]", "f32[3]"]
+
+
+def test_functions_call_functions() -> None:
+    inner = gl.function(lambda x: x * 2)
+    outer = gl.function(lambda x: inner(x) + inner(x + 1))
+    assert outer(np.float32(3)) == 14
+
+
+def test_variables_are_read_and_written() -> None:
+    counter = gl.Variable(np.zeros(2), dtype="float32", name="counter")
+
+    @gl.function
+    def count(x: Any) -> Any:
+        counter.assign(counter + x)
+        return counter * 10
+
+    np.testing.assert_array_equal(count(np.float32(1)), [10, 10])
+    np.testing.assert_array_equal(count(np.float32(2)), [30, 30])
+    np.testing.assert_array_equal(counter.value, [3, 3])
+    counter.assign([0, 1])
+    np.testing.assert_array_equal(count(np.float32(0)), [0, 10])
+
+
+def test_large_arrays_from_outside_are_arguments_of_the_graph() -> None:
+    table = np.random.default_rng(0).standard_normal((40, 50))
+    result = gl.function(lambda x: x @ table)(np.ones((2, 40)))
+    np.testing.assert_allclose(result, np.ones((2, 40)) @ table)
+    assert len(str(gl.trace(lambda x: x @ table, gl.TensorSpec((2, 40), "float64")))) < 2000
+
+
+def test_threads_may_call_one_function() -> None:
+    f = gl.function(lambda x: gl.ops.sum(x * x))
+    results: dict[int, list[float]] = {}
+
+    def work(n: int) -> None:
+        results[n] = [float(f(np.full(100, float(n)))) for _ in range(20)]
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {n: [100.0 * n * n] * 20 for n in range(6)}
+
+
+def test_no_array_is_refused() -> None:
+    with pytest.raises(TypeError, match="for argument x, with dtype bool, uint8.*Received: str of dtype"):
+        gl.function(lambda x: x)("abc")
+    with pytest.raises(TypeError, match="for argument x.*Received: ndarray of dtype complex128"):
+        gl.function(lambda x: x)(np.zeros(2, complex))
+    with pytest.raises(TypeError, match="Expected arrays as the results of function. Received: result.1 = 'text'"):
+        gl.function(lambda x: (x, "text"))(1.0)
+    with pytest.raises(TypeError, match="Expected a function of arrays. Received: 3"):
+        gl.function(3)  # type: ignore[arg-type]
+
+
+# Gradients.
+
+
+def test_grad_of_known_functions() -> None:
+    x = np.linspace(-2, 2, 9)
+    for f, derivative in (
+        (lambda x: gl.ops.sum(x**3), 3 * x**2),
+        (lambda x: gl.ops.sum(gl.ops.tanh(x)), 1 / np.cosh(x) ** 2),
+        (lambda x: gl.ops.mean(gl.ops.exp(-x)), -np.exp(-x) / 9),
+    ):
+        np.testing.assert_allclose(gl.grad(f)(x), derivative, rtol=1e-10)
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6))
+def test_value_and_grad_against_differences(rows: int, columns: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    w, x = rng.standard_normal((columns, 2)), rng.standard_normal((rows, columns))
+
+    def f(w: Any, x: Any) -> Any:
+        return gl.ops.sum(gl.ops.tanh(x @ w) * gl.ops.exp(gl.ops.mean(w)))
+
+    def reference(w: np.ndarray) -> float:
+        return float(np.sum(np.tanh(x @ w) * np.exp(np.mean(w))))
+
+    value, gradient = gl.value_and_grad(f)(w, x)
+    direction = rng.standard_normal(w.shape)
+    step = 1e-6
+    slope = (reference(w + step * direction) - reference(w - step * direction)) / (2 * step)
+    assert value == pytest.approx(reference(w), rel=1e-12)
+    assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-6, abs=1e-7)
+
+
+def test_argnums_and_trees() -> None:
+    def f(a: Any, b: Any) -> Any:
+        return gl.ops.sum(a["w"] * b) + gl.ops.sum(a["v"][0])
+
+    a = {"w": np.arange(3.0), "v": [np.ones(2)]}
+    b = np.array([1.0, 2.0, 4.0])
+    gradient = gl.grad(f)(a, b)
+    np.testing.assert_array_equal(gradient["w"], b)
+    np.testing.assert_array_equal(gradient["v"][0], [1, 1])
+    np.testing.assert_array_equal(gl.grad(f, argnums=1)(a, b), a["w"])
+    np.testing.assert_array_equal(gl.grad(f, argnums=-1)(a, b), a["w"])
+    value, (by_b, by_a) = gl.value_and_grad(f, argnums=(1, 0))(a, b)
+    assert value == 12
+    np.testing.assert_array_equal(by_b, a["w"])
+    np.testing.assert_array_equal(by_a["w"], b)
+
+
+@pytest.mark.smoke
+def test_gradients_nest() -> None:
+    def f(x: Any) -> Any:
+        return x**4
+
+    for order, factor in enumerate((4 * 8, 12 * 4, 24 * 2, 24, 0), start=1):
+        derivative: Any = f
+        for _ in range(order):
+            derivative = gl.grad(derivative)
+        assert derivative(np.float64(2)) == pytest.approx(factor)
+
+
+def test_gradients_inside_of_functions() -> None:
+    @gl.function
+    def newton(x: Any) -> Any:
+        slope = gl.grad(lambda x: x**3 - 2.0)
+        for _ in range(6):
+            x = x - (x**3 - 2.0) / slope(x)
+        return x
+
+    assert newton(np.float64(1.5)) == pytest.approx(2 ** (1 / 3), rel=1e-14)
+
+
+def test_only_the_argument_is_varied_not_the_same_value_by_closure() -> None:
+    @gl.function
+    def f(x: Any) -> Any:
+        return gl.grad(lambda a: a * x)(x), gl.grad(lambda a: a * a)(x), gl.grad(lambda a: 3.0 * x)(x)
+
+    assert f(np.float64(5)) == (5, 10, 0)
+    # d/dx of (x · d/da(a·x) at x) = d/dx x² = 2x
+    assert gl.grad(lambda x: x * gl.grad(lambda a: a * x)(x))(np.float64(5)) == 10
+
+
+def test_custom_gradients_are_heeded() -> None:
+    @gl.ops.custom_gradient
+    def clipped(x: Any) -> Any:
+        return x * x, lambda upstream: upstream * 100.0
+
+    assert gl.grad(lambda x: clipped(x))(np.float64(3)) == 100
+    assert gl.function(lambda x: clipped(x))(np.float64(3)) == 9
+
+
+def test_what_cannot_be_differentiated_is_refused() -> None:
+    def vector(x: Any) -> Any:
+        return x * 2
+
+    with pytest.raises(ShapeError, match=r"Expected vector to return a floating-point scalar. Received: f64\[3\]"):
+        gl.grad(vector)(np.ones(3))
+    with pytest.raises(TypeError, match="gl.value_and_grad: Expected function to return one scalar. Received: a tuple"):
+        gl.value_and_grad(lambda x: (x, x))(1.0)
+    with pytest.raises(DTypeError, match=r"floating-point arguments of vector.*Received: an argument of type i32\[\]"):
+        gl.grad(vector)(3)
+    with pytest.raises(ValueError, match="Expected argnums below 1.*Received: argnums=1"):
+        gl.grad(vector, argnums=1)(1.0)
+    with pytest.raises(TypeError, match="gl.grad: Expected a function. Received: 'f'"):
+        gl.grad("f")  # type: ignore[arg-type]
