@@ -140,7 +140,7 @@ class Remainder(Numeric):
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
         x, y = operands
         if x.dtype.is_float:
-            return b.fma(b.unary("neg", b.unary("floor", b.div(x, y))), y, x)
+            return b.sub(x, b.mul(b.unary("floor", b.div(x, y)), y))
         if x.dtype.kind == "unsigned":
             return b.binary("rem", x, y)
         rest = b.sub(x, b.mul(_quotient(b, x, y), y))

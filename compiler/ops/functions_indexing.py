@@ -52,9 +52,15 @@ def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Value:
     return moveaxis(rows, list(range(index.ndim)), list(range(at, at + index.ndim))) if at else rows
 
 
+def _known_length(value: Value, axis: int) -> int:
+    if value.shape[axis] == OPEN:
+        raise ShapeError(f"Expected a tensor of known shape (a data set is read by rows). Received: {value.type}")
+    return value.shape[axis]
+
+
 def _element(value: Value, axis: int, index: int) -> Value:
     """The element at a Python integer along an axis, which vanishes."""
-    length = value.shape[axis]
+    length = _known_length(value, axis)
     if not -length <= index < length:
         raise ShapeError(f"Expected an index from {-length} to {length - 1} along axis {axis}. Received: {index}")
     index %= length
@@ -139,7 +145,7 @@ def _expanded(x: Value, keys: tuple[Any, ...]) -> list[Any]:
 
 def _sliced(x: Value, axis: int, key: Any) -> Value:
     """One axis by a Python slice; a negative step takes the flipped axis."""
-    length = x.shape[axis]
+    length = _known_length(x, axis)
     start, stop, step = key.indices(length)
     if step > 0:
         return slice_axis(x, axis, start, max(start, stop), step)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_cases import CASES, OpCase
 
 from gradloom.compiler import ops
 from gradloom.compiler.autodiff import gradients
@@ -14,6 +13,7 @@ from gradloom.compiler.errors import GradloomError, NoGradientError, ShapeError
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Value, layer_scope
 from gradloom.compiler.types import F32, F64, I32, OPEN, U8, TensorType
+from op_cases import CASES, OpCase
 
 Arrays = dict[str, np.ndarray]
 seeds = st.integers(0, 2**32 - 1)
