@@ -1,7 +1,5 @@
 """Ops: one class each in a registry, and the functions with the names of `keras.ops` that compose them."""
 
-# The names of keras.ops hide Python's own.
-
 from gradloom.compiler.ops import operators as _operators
 from gradloom.compiler.ops.functions_elementwise import (
     abs,

@@ -157,7 +157,8 @@ class LogicalNot(Logic):
 class Select(Elementwise):
     """x where the condition holds, else y: `%6: f32[8] = select %3 %4 %5`.
 
-    What is not selected does not count: a NaN there reaches neither the result nor the cotangents.
+    What is not selected does not count: a NaN there does not reach the result, and gets the cotangent 0 (which an op
+    before it with an infinite derivative still turns into NaN).
     """
 
     name: ClassVar[str] = "select"

@@ -350,7 +350,11 @@ def logical_not(x: TensorLike) -> Value:
 
 
 def where(condition: TensorLike, x1: TensorLike, x2: TensorLike) -> Value:
-    """x1 where the condition differs from 0, else x2; a NaN that is not selected reaches no gradient."""
+    """x1 where the condition differs from 0, else x2.
+
+    What is not selected gets the cotangent 0. An infinite derivative before it makes NaN of that: select the operand
+    of such a function too, as in `where(x > 0, log(where(x > 0, x, 1)), 0)`.
+    """
     graph = graph_of(condition, x1, x2, function="where")
     test = convert(as_value(condition, function="where", graph=graph), BOOL)
     x, y = promoted(x1, x2, function="where", graph=graph)
