@@ -69,7 +69,9 @@ def plan_memory(schedule: Schedule, limit: int | None = None) -> MemoryPlan:
 
 def _lowest(placed: Sequence[Slot], nbytes: int, first: int, last: int) -> int:
     """The lowest aligned offset where `nbytes` are free during the calls [first, last]."""
-    busy = sorted((slot.offset, slot.offset + slot.nbytes) for slot in placed if slot.first <= last and first <= slot.last)
+    busy = sorted(
+        (slot.offset, slot.offset + slot.nbytes) for slot in placed if slot.first <= last and first <= slot.last
+    )
     offset = 0
     for start, stop in busy:
         if offset + nbytes <= start:

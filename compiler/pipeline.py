@@ -169,8 +169,12 @@ class Lowering:
     def _most_threads(self) -> int:
         """How many threads can share the work of a step: 1 for a program so small that waiting would cost more."""
         blocks = max((step.blocks for step in self.steps if isinstance(step, Call)), default=1)
-        moved = sum(buffer.type.nbytes for launch in self.scheduled.launches for buffer in launch.kernel.buffers
-                    if buffer.type.nbytes > 0)
+        moved = sum(
+            buffer.type.nbytes
+            for launch in self.scheduled.launches
+            for buffer in launch.kernel.buffers
+            if buffer.type.nbytes > 0
+        )
         barriers = sum(isinstance(step, Barrier) for step in self.steps)
         return max(1, blocks) if moved >= PARALLEL_BYTES * max(1, barriers) else 1
 
@@ -186,7 +190,7 @@ def compile_graph(graph: Graph, options: Options | None = None) -> Program:
 
 
 def cache_key(graph: Graph, options: Options) -> str:
-    """What the compiled code of a graph depends on, as a digest: the graph without provenance, and all that compiles it."""
+    """A digest of what compiled code depends on: the graph without provenance, and all that compiles it."""
     from llvmlite import __version__ as llvmlite_version
 
     text = print_graph(graph, comments=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,11 +17,14 @@ from gradloom.compiler.passes.fuse import storage
 
 @dataclass(frozen=True)
 class Partition:
-    """How the blocks of a kernel divide a tensor: block i touches only [i·unit, (i+1)·unit) along `axis`."""
+    """How the blocks of a kernel divide a buffer: block i touches only elements e with e mod period in [i, i+1)·unit.
+
+    Columns of a matrix are divided with its width as the period, rows with its whole size.
+    """
 
     blocks: int
-    axis: int
     unit: int
+    period: int
 
 
 @dataclass
@@ -96,16 +100,20 @@ class Evaluator:
         self.b.param(buffer)
         footprint = self.footprints.setdefault(buffer, Footprint())
         footprint.writes |= writes
-        whole = self.flat and value.type.size == 1
-        footprint.partitions.add(None if position is None or whole else self._partition(position))
+        if position is None or (self.flat and value.type.size == 1):
+            footprint.partitions.add(None)
+        else:
+            shape = (value.type.size,) if self.flat else value.shape
+            footprint.partitions.add(self._partition(position, shape))
 
-    def _partition(self, position: Position) -> Partition | None:
-        """The axis along which the block number alone decides what is touched."""
+    def _partition(self, position: Position, shape: tuple[int, ...]) -> Partition | None:
+        """The division that follows from the axis along which the block number alone decides what is touched."""
         for axis, index in enumerate(position):
             unit = next((factor for variable, factor in index.terms if variable is self.block), 0)
             if unit <= 0 or self.block is None or index.low is None or index.high is None:
                 continue
             rest_high = index.high - unit * (self.blocks - 1)
             if index.low >= 0 and rest_high < unit:
-                return Partition(self.blocks, axis, unit)
+                stride = math.prod(shape[axis + 1 :])
+                return Partition(self.blocks, unit * stride, shape[axis] * stride)
         return None

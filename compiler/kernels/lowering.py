@@ -14,6 +14,7 @@ from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Buffer, Expr, Kernel
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Position
+from gradloom.compiler.passes.fuse import storage
 from gradloom.compiler.types import DType
 
 BLOCK_COST = 8192
@@ -148,9 +149,38 @@ def cost_of(values: Sequence[Value]) -> int:
 
 def row_hint(task: Task, shape: tuple[int, ...]) -> int | None:
     """The unit in which an earlier kernel divided the rows of a tensor of this shape that the group reads."""
+    for operand, partition in _divided_operands(task):
+        stride = partition.period // max(1, shape[0])
+        if operand.shape[:1] == shape[:1] and partition.period == operand.type.size and partition.unit % stride == 0:
+            return partition.unit // stride
+    return None
+
+
+def column_hint(task: Task, width: int) -> int | None:
+    """The unit in which an earlier kernel divided the columns of a tensor of this width that the group reads."""
+    for _, partition in _divided_operands(task):
+        if partition.period == width:
+            return partition.unit
+    return None
+
+
+def _divided_operands(task: Task) -> Iterator[tuple[Value, Partition]]:
     for member in task.group.members:
         for operand in member.inputs:
-            partition = task.produced.get(operand)
-            if partition is not None and partition.axis == 0 and operand.shape[:1] == shape[:1]:
-                return partition.unit
-    return None
+            partition = task.produced.get(storage(operand))
+            if partition is not None:
+                yield operand, partition
+
+
+def each_block(b: Builder, block: Index, unit: int, size: int, body: Callable[[Index, int], None]) -> None:
+    """Run `body(first, count)` for a block of `size` elements: the last one may hold fewer, and is code of its own."""
+    whole, left = divmod(size, unit)
+    if not left:
+        body(block.scaled(unit), unit)
+        return
+    last = b.compare("eq", b.expr(block), whole)
+    if whole:
+        with b.when(b.unary("not", last)):
+            body(Index(block.terms, block.constant, 0, None, 0, whole - 1).scaled(unit), unit)
+    with b.when(last):
+        body(block.scaled(unit), left)

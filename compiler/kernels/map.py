@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import math
 
-from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, block_unit, columns, cost_of, row_hint, tail
+from gradloom.compiler.kernels.lowering import (
+    Lowered,
+    Lowering,
+    Task,
+    block_unit,
+    column_hint,
+    columns,
+    cost_of,
+    each_block,
+    row_hint,
+    tail,
+)
 from gradloom.compiler.loops import index as ix
-from gradloom.compiler.ops.base import Elementwise
+from gradloom.compiler.loops.index import Index
+from gradloom.compiler.ops.base import Elementwise, Position
 
 
 def lower_map(task: Task) -> Lowered:
@@ -60,10 +72,26 @@ def lower_rows(task: Task) -> Lowered:
     rows = math.prod(outer)
     if not rows * width:
         return lowering.finish(0)
+    if rows == 1 and (unit := column_hint(task, width)) is not None:
+        blocks = -(-width // unit)
+        leading = (ix.constant(0),) * len(outer)
+        with lowering.blocks(blocks) as block:
+            each_block(b, block, unit, width, lambda first, count: _columns(lowering, leading, first, count))
+        return lowering.finish(blocks)
     cost = cost_of(task.group.members) * width / min(task.lanes, width)
     unit = block_unit(rows, cost, row_hint(task, shape) if len(shape) == 2 else None)
     blocks = -(-rows // unit)
-    with lowering.blocks(blocks) as block, b.loop(0, lowering.span(block, unit, rows), high=unit - 1, name="row") as row:
+    with (
+        lowering.blocks(blocks) as block,
+        b.loop(0, lowering.span(block, unit, rows), high=unit - 1, name="row") as row,
+    ):
         leading = b.unravel(block.scaled(unit) + row.index, outer)
-        columns(b, width, task.lanes, lambda j: lowering.store(results, (*leading, j)[: len(results[0].shape)]))
+        _columns(lowering, leading, ix.constant(0), width)
     return lowering.finish(blocks)
+
+
+def _columns(lowering: Lowering, leading: Position, first: Index, count: int) -> None:
+    """Adjacent elements along the last axis (of a scalar, its only one)."""
+    results = lowering.task.group.results
+    rank = len(results[0].shape)
+    columns(lowering.b, count, lowering.task.lanes, lambda j: lowering.store(results, (*leading, first + j)[:rank]))

@@ -15,11 +15,10 @@ tile: results do not depend on tiles and threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from gradloom.compiler.ir import Value
-from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, chunks, row_hint, tail
+from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, chunks, each_block, row_hint, tail
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Buffer, Expr
@@ -66,7 +65,9 @@ class Product:
 
     def _leading(self, operand: Value, batch: Position) -> Position:
         own = operand.shape[:-2]
-        return tuple(ix.constant(0) if size == 1 else at for at, size in zip(batch[len(batch) - len(own) :], own, strict=True))
+        return tuple(
+            ix.constant(0) if size == 1 else at for at, size in zip(batch[len(batch) - len(own) :], own, strict=True)
+        )
 
 
 def lower_matmul(task: Task) -> Lowered:
@@ -111,13 +112,19 @@ class _OuterProduct:
             with lowering.blocks(blocks) as block:
                 which, panel = self.b.divmod(block, panels)
                 batch = self.b.unravel(which, product.batch)
-                self._cases(panel, panels, lambda first, width: self._column_panel(batch, first, width))
+                each_block(
+                    self.b,
+                    panel,
+                    self.panel,
+                    product.columns,
+                    lambda first, width: self._column_panel(batch, first, width),
+                )
         else:
             tiles = -(-product.rows // self.tile)
             unit = self.tile * -(-tiles // 64)
             blocks = -(-product.rows // unit)
             with lowering.blocks(blocks) as block:
-                self._row_panel(block, blocks, unit)
+                self._row_panel(block, unit)
         return lowering.finish(blocks)
 
     def _packs(self) -> bool:
@@ -134,21 +141,6 @@ class _OuterProduct:
     def _transposed(value: Value) -> bool:
         return getattr(value.op, "name", "") == "transpose"
 
-    def _cases(self, panel: Index, panels: int, body: Callable[[Index, int], None]) -> None:
-        """Run `body(first column, width)` for a panel: the last one may be narrower, and is code of its own."""
-        whole, left = divmod(self.product.columns, self.panel)
-        if not left:
-            body(panel.scaled(self.panel), self.panel)
-            return
-        if not whole:
-            body(panel.scaled(self.panel), left)
-            return
-        last = self.b.compare("eq", self.b.expr(panel), whole)
-        with self.b.when(self.b.unary("not", last)):
-            body(_bounded(panel, whole - 1).scaled(self.panel), self.panel)
-        with self.b.when(last):
-            body(panel.scaled(self.panel), left)
-
     def _column_panel(self, batch: Position, first: Index, width: int) -> None:
         """All rows of a panel of columns."""
         if self.packed is not None:
@@ -162,25 +154,17 @@ class _OuterProduct:
         if left := self.product.rows - whole:
             self._tile(batch, ix.constant(whole), left, first, width)
 
-    def _row_panel(self, block: Index, blocks: int, unit: int) -> None:
+    def _row_panel(self, block: Index, unit: int) -> None:
         """All columns of a block of rows."""
-        product = self.product
 
         def panel_of(first: Index, width: int) -> None:
             if self.packed is not None:
                 self._pack((), first, width)
-            whole, left = divmod(product.rows, unit)
-            if whole == blocks:
-                self._row_tiles(block.scaled(unit), unit, first, width)
-                return
-            last = self.b.compare("eq", self.b.expr(block), whole)
-            if whole:
-                with self.b.when(self.b.unary("not", last)):
-                    self._row_tiles(_bounded(block, whole - 1).scaled(unit), unit, first, width)
-            with self.b.when(last):
-                self._row_tiles(block.scaled(unit), left, first, width)
+            each_block(
+                self.b, block, unit, self.product.rows, lambda start, rows: self._row_tiles(start, rows, first, width)
+            )
 
-        whole, left = divmod(product.columns, self.panel)
+        whole, left = divmod(self.product.columns, self.panel)
         if whole:
             with self.b.loop(0, whole * self.panel, self.panel, name="n") as loop:
                 panel_of(loop.index, self.panel)
@@ -258,16 +242,7 @@ class _InnerProduct:
         with lowering.blocks(batches * row_blocks) as block:
             which, part = self.b.divmod(block, row_blocks)
             batch = self.b.unravel(which, product.batch)
-            whole, left = divmod(product.rows, unit)
-            if not left:
-                self._rows(batch, part.scaled(unit), unit)
-            else:
-                last = self.b.compare("eq", self.b.expr(part), whole)
-                if whole:
-                    with self.b.when(self.b.unary("not", last)):
-                        self._rows(batch, _bounded(part, whole - 1).scaled(unit), unit)
-                with self.b.when(last):
-                    self._rows(batch, part.scaled(unit), left)
+            each_block(self.b, part, unit, product.rows, lambda start, rows: self._rows(batch, start, rows))
         return lowering.finish(batches * row_blocks)
 
     def _rows(self, batch: Position, start: Index, rows: int) -> None:
@@ -288,7 +263,9 @@ class _InnerProduct:
         whole = product.depth // lanes * lanes
         sums = [b.zero(product.node.dtype, lanes) for _ in range(rows * columns)]
         with b.vectorized(lanes), b.loop(0, whole, lanes, sums, name="k") as loop:
-            loop.next(*self._turn(batch, row, rows, column, columns, ix.lanes(loop.index, lanes), list(loop.carried), None))
+            loop.next(
+                *self._turn(batch, row, rows, column, columns, ix.lanes(loop.index, lanes), list(loop.carried), None)
+            )
         totals = [b.reduce("add", result) for result in loop.results]
         for start, width, active in tail(whole, product.depth):
             with b.vectorized(width, active):
@@ -320,9 +297,7 @@ class _InnerProduct:
         if active is not None:
             # Lanes beyond the end may hold anything once an inlined producer has computed on them.
             left, right = ([self._only(x, active) for x in side] for side in (left, right))
-        return [
-            multiply_add(b, left[r], right[c], sums[r * columns + c]) for r in range(rows) for c in range(columns)
-        ]
+        return [multiply_add(b, left[r], right[c], sums[r * columns + c]) for r in range(rows) for c in range(columns)]
 
     def _only(self, x: Expr, active: int) -> Expr:
         lanes = self.b.lanes
@@ -359,9 +334,3 @@ def _division(product: Product, vectors: int, most: int, cores: int) -> tuple[bo
 def _even_tile(size: int, most: int) -> int:
     """Rows of a tile, at most `most`, such that `size` falls into tiles as even as possible."""
     return -(-size // -(-size // most)) if size else 1
-
-
-def _bounded(index: Index, high: int) -> Index:
-    """A block number that is known to be at most `high` in the branch where it is used."""
-    return ix.Index(index.terms, index.constant, 0, None, 0, high)
-

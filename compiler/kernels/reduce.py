@@ -6,7 +6,16 @@ import math
 from collections.abc import Sequence
 
 from gradloom.compiler.ir import Value
-from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, block_unit, chunks, cost_of
+from gradloom.compiler.kernels.lowering import (
+    Lowered,
+    Lowering,
+    Task,
+    block_unit,
+    chunks,
+    column_hint,
+    cost_of,
+    each_block,
+)
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.grammar import Expr
 from gradloom.compiler.loops.index import Index
@@ -35,32 +44,12 @@ def lower_reduce(task: Task) -> Lowered:
             leading = b.unravel(block.scaled(unit) + loop.index, outer)
             _columns(lowering, reductions, leading, ix.constant(0), width)
         return lowering.finish(blocks)
-    unit = _column_hint(task, width) or -(-block_unit(width, cost) // task.lanes) * task.lanes
-    whole, left = divmod(width, unit)
-    blocks = whole + (left > 0)
+    unit = column_hint(task, width) or -(-block_unit(width, cost) // task.lanes) * task.lanes
+    blocks = -(-width // unit)
     leading = (ix.constant(0),) * len(outer)
     with lowering.blocks(blocks) as block:
-        if not left:
-            _columns(lowering, reductions, leading, block.scaled(unit), unit)
-        else:
-            last = b.compare("eq", b.expr(block), whole)
-            if whole:
-                with b.when(b.unary("not", last)):
-                    bounded = ix.Index(block.terms, 0, 0, None, 0, whole - 1)
-                    _columns(lowering, reductions, leading, bounded.scaled(unit), unit)
-            with b.when(last):
-                _columns(lowering, reductions, leading, block.scaled(unit), left)
+        each_block(b, block, unit, width, lambda first, count: _columns(lowering, reductions, leading, first, count))
     return lowering.finish(blocks)
-
-
-def _column_hint(task: Task, width: int) -> int | None:
-    """The unit in which an earlier kernel divided the columns that are reduced here."""
-    for member in task.group.members:
-        for operand in member.inputs:
-            partition = task.produced.get(operand)
-            if partition is not None and operand.shape[-1:] == (width,) and partition.axis == len(operand.shape) - 1:
-                return partition.unit
-    return None
 
 
 def _columns(lowering: Lowering, reductions: Sequence[Value], leading: Position, first: Index, width: int) -> None:
@@ -70,7 +59,9 @@ def _columns(lowering: Lowering, reductions: Sequence[Value], leading: Position,
     whole = width // together
     if whole > 1:
         with b.loop(0, whole * together, together, name="j") as loop:
-            _vectors(lowering, reductions, leading, first + loop.index, [(n * lanes, lanes, lanes) for n in range(VECTORS)])
+            _vectors(
+                lowering, reductions, leading, first + loop.index, [(n * lanes, lanes, lanes) for n in range(VECTORS)]
+            )
     elif whole:
         _vectors(lowering, reductions, leading, first, chunks(together, lanes))
     if width % together:

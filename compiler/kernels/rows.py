@@ -8,7 +8,7 @@ what several phases need and is dear to compute anew is kept in scratch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +19,6 @@ from gradloom.compiler.kernels.lowering import (
     Task,
     block_unit,
     chunks,
-    columns,
     cost_of,
     row_hint,
 )
@@ -27,7 +26,7 @@ from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.grammar import Buffer, Expr
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Inline, Position, Reduction
-from gradloom.compiler.types import I64, TensorType
+from gradloom.compiler.types import TensorType
 
 UNROLLED = 4
 """Rows of at most so many vectors are unrolled."""
@@ -163,7 +162,9 @@ class _RowKernel:
         if whole is not None:
             sum_ = self.b.reduce(op.opcode, whole)
             total = sum_ if total is None else self.b.binary(op.opcode, sum_, total)
-        return self.b.const(op.identity(reduction.inputs[0].dtype), reduction.inputs[0].dtype) if total is None else total
+        return (
+            self.b.const(op.identity(reduction.inputs[0].dtype), reduction.inputs[0].dtype) if total is None else total
+        )
 
     def _masked(self, reduction: Value, position: Position, width: int, active: int) -> Expr:
         """The operand of a reduction, with the identity in the lanes that do not count."""
@@ -212,7 +213,9 @@ class _RowKernel:
             if reductions or kept or wide:
                 self._long_phase(row, reductions, kept, wide)
 
-    def _long_phase(self, row: Position, reductions: Sequence[Value], kept: Sequence[Value], wide: Sequence[Value]) -> None:
+    def _long_phase(
+        self, row: Position, reductions: Sequence[Value], kept: Sequence[Value], wide: Sequence[Value]
+    ) -> None:
         lanes = self.task.lanes
         whole = self.width // lanes * lanes
         initial = [self._identity(reduction, lanes) for reduction in reductions]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, chunks
+from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, chunks, each_block
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.indexing import ScatterAdd, row_index
@@ -45,11 +45,5 @@ def lower_scatter(task: Task) -> Lowered:
 
     evaluator.record(target, node, None, writes=True)
     with lowering.blocks(blocks) as block:
-        whole, left = divmod(width, unit)
-        if whole:
-            with b.when(b.compare("lt", b.expr(block), whole)):
-                some_columns(ix.Index(block.terms, 0, 0, None, 0, whole - 1).scaled(unit), unit)
-        if left:
-            with b.when(b.compare("eq", b.expr(block), whole)):
-                some_columns(ix.constant(whole * unit), left)
+        each_block(b, block, unit, width, some_columns)
     return lowering.finish(blocks)

@@ -21,7 +21,7 @@ PROLOGUE_COST = 8
 """Instructions per element up to which a node is computed anew by each of its readers."""
 
 TRIFLE = 2
-"""Instructions per element up to which a result is computed again by its readers, if all it needs is in memory anyway."""
+"""Instructions per element up to which readers compute a result again, if all that it needs is in memory anyway."""
 
 SMALL = 1024
 """Elements up to which unconnected groups of one domain are put together, to save kernels."""
@@ -163,7 +163,7 @@ class _Fusion:
 
     @staticmethod
     def _reduction_kind(value: Value) -> str:
-        """"rows" when the trailing axes are reduced, "reduce" when the last axis is kept."""
+        """Kind "rows" when the trailing axes are reduced, "reduce" when the last axis is kept."""
         rank = value.inputs[0].type.rank
         axes: tuple[int, ...] = value.op.axes  # type: ignore[attr-defined]
         return "rows" if axes == tuple(range(rank - len(axes), rank)) else "reduce"
@@ -202,8 +202,7 @@ class _Fusion:
         """Whether a member of the group is an output, or has a reader outside it other than `reader`."""
         inside = {*draft.members, reader}
         return any(
-            member in self.outputs or any(user not in inside for user in self.users[member])
-            for member in draft.members
+            member in self.outputs or any(user not in inside for user in self.users[member]) for member in draft.members
         )
 
     def _aligned(self, value: Value, draft: _Draft) -> bool:
@@ -215,7 +214,9 @@ class _Fusion:
             start = own if isinstance(value.op, Reduction) else own[len(own) - operand.type.rank :]
             for leaf, labels in self._leaves(operand, start):
                 if leaf in members and any(
-                    label != axis for axis, (label, size) in enumerate(zip(labels, leaf.shape, strict=True)) if size != 1
+                    label != axis
+                    for axis, (label, size) in enumerate(zip(labels, leaf.shape, strict=True))
+                    if size != 1
                 ):
                     return False
         return True
