@@ -88,7 +88,7 @@ class _Emitter:
                 # A vector may be read at any element, so a whole one fits behind the last.
                 count = buffer.type.size + VECTOR_ALIGNMENT // buffer.type.dtype.itemsize
                 memory = self.entry.alloca(ll.ArrayType(storage(VType(buffer.type.dtype)), count), name=buffer.name)
-                memory.align = VECTOR_ALIGNMENT
+                memory.align, memory.type = VECTOR_ALIGNMENT, POINTER
                 self.pointers[buffer] = memory
             else:
                 self.pointers[buffer] = self.entry.gep(scratch, [I64(offset)], name=buffer.name, source_etype=I8)
