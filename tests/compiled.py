@@ -62,9 +62,9 @@ def assert_close(got: Arrays, expected: Arrays, graph: Graph, scale: float = 1.0
 
 
 def check(graph: Graph, arrays: Arrays, scale: float = 1.0, threads: Sequence[int] = (1, 2)) -> None:
-    """Compiled equals interpreted: optimized, unfused and unoptimized; the bits do not depend on the thread count."""
+    """Compiled equals interpreted, optimized and as it stands; the bits do not depend on the thread count."""
     expected = interpret(graph, dict(arrays))
-    for options in ({}, {"fuse": False}, {"simplify": False}):
+    for options in ({}, {"fuse": False, "simplify": False}):
         program = pipeline.compile_graph(graph, pipeline.Options(cores=2, **options))
         first = run_program(program, graph, arrays, threads[0])
         assert_close(first, expected, graph, scale)
