@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from gradloom.compiler.views import palette
 from gradloom.compiler.views.picture import Picture, Place
-from gradloom.compiler.views.typography import SANS, text_width
+from gradloom.compiler.views.typography import SANS, escaped, text_width
 
 MAX_LAYERS = 24
 ROW = 20.0
@@ -21,7 +19,7 @@ def legend(picture: Picture, hues: dict[Place, int | None], room: float) -> tupl
     if graph.groups:
         parts.insert(0, _count(len(graph.groups), "kernel"))
     lines = [
-        f'<text class="graph-name" x="0" y="14">{escape(graph.name)}</text>',
+        f'<text class="graph-name" x="0" y="14">{escaped(graph.name)}</text>',
         f'<text class="note" x="0" y="33">{" · ".join(parts)}</text>',
     ]
     width = max(text_width(graph.name, SANS, 18), text_width(" · ".join(parts), SANS, 11))
@@ -34,7 +32,7 @@ def legend(picture: Picture, hues: dict[Place, int | None], room: float) -> tupl
             if x + advance > room and x > 78:
                 x, y = 78.0, y + ROW
             lines.append(f'<g transform="translate({x:.1f} {y - 9:g})">{swatch}')
-            lines.append(f'<text class="key" x="21" y="9">{escape(text)}</text></g>')
+            lines.append(f'<text class="key" x="21" y="9">{escaped(text)}</text></g>')
             x += advance
             width = max(width, x - 14)
         y += ROW

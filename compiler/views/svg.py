@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.views import palette
 from gradloom.compiler.views.layout import Point
 from gradloom.compiler.views.legend import legend
 from gradloom.compiler.views.picture import Box, Place, picture_of
 from gradloom.compiler.views.scene import Rectangle, Tag, shown_attributes, signature, stage, tag_text
-from gradloom.compiler.views.typography import MONO, SANS, text_width
+from gradloom.compiler.views.typography import MONO, SANS, escaped, text_width
 
 MARGIN = 28.0
 
@@ -34,7 +32,7 @@ def to_svg(graph: Graph) -> str:
     ids = {place: f"n{number}" for number, place in enumerate(hues)}
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img" aria-label="{_text(graph.name)}">',
+        f'height="{height:.0f}" role="img" aria-label="{escaped(graph.name)}">',
         f"<style>{_style(used, set(kinds.values()))}</style>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto" '
         'markerUnits="userSpaceOnUse"><path class="tip" d="M0 0.8 8 4 0 7.2z"/></marker></defs>',
@@ -48,7 +46,7 @@ def to_svg(graph: Graph) -> str:
         lines.append(_kernel(kinds[number], rectangle))
     for box, in_memory, points in scene.edges:
         css = "edge memory" if in_memory else "edge"
-        lines.append(f'<path class="{css}" d="{_path(points)}"><title>{_text(box.tooltip)}</title></path>')
+        lines.append(f'<path class="{css}" d="{_path(points)}"><title>{escaped(box.tooltip)}</title></path>')
     for number, rectangle in scene.kernels:
         group = graph.groups[number]
         lines.append(_kernel_title(group.name, group.kind, kinds[number], rectangle))
@@ -66,8 +64,8 @@ def _kernel(hue: int, area: Rectangle) -> str:
 def _kernel_title(name: str, kind: str, hue: int, area: Rectangle) -> str:
     y = f"{area.y + 20:.1f}"
     return (
-        f'<g class="kernel k{hue}"><text class="kernel-name" x="{area.x + 14:.1f}" y="{y}">{_text(name)}</text>'
-        f'<text class="kernel-kind" x="{area.x + area.width - 12:.1f}" y="{y}">{_text(kind)}</text></g>'
+        f'<g class="kernel k{hue}"><text class="kernel-name" x="{area.x + 14:.1f}" y="{y}">{escaped(name)}</text>'
+        f'<text class="kernel-kind" x="{area.x + area.width - 12:.1f}" y="{y}">{escaped(kind)}</text></g>'
     )
 
 
@@ -75,21 +73,21 @@ def _box(box: Box, area: Rectangle, hue: int | None, identity: str) -> list[str]
     css = f"box h{hue}" if hue is not None else "box"
     radius = area.height / 2 if box.kind != "op" else 7
     lines = [
-        f'<g class="{css} {box.kind}" id="{identity}"><title>{_text(box.tooltip)}</title>'
+        f'<g class="{css} {box.kind}" id="{identity}"><title>{escaped(box.tooltip)}</title>'
         f'<rect {_corner(area)} rx="{radius:g}"/>'
     ]
     middle, y = area.x + area.width / 2, area.y + 18.5
-    operands = f'<tspan class="operands">{_text(signature(box))}</tspan>' if box.operands else ""
+    operands = f'<tspan class="operands">{escaped(signature(box))}</tspan>' if box.operands else ""
     indent = 0.0
     if box.number is not None and box.kind == "op":
         label = f"%{box.number}"
         lines.append(f'<text class="number" x="{area.x + area.width - 7:.1f}" y="{area.y + 12:.1f}">{label}</text>')
         indent = (text_width(label, MONO, 9) + 4) / 2
-    lines.append(f'<text class="title" x="{middle - indent:.1f}" y="{y:.1f}">{_text(box.title)}{operands}</text>')
+    lines.append(f'<text class="title" x="{middle - indent:.1f}" y="{y:.1f}">{escaped(box.title)}{operands}</text>')
     for css, text in (("type", box.type), ("attributes", shown_attributes(box))):
         if text:
             y += 13.5
-            lines.append(f'<text class="{css}" x="{middle:.1f}" y="{y:.1f}">{_text(text)}</text>')
+            lines.append(f'<text class="{css}" x="{middle:.1f}" y="{y:.1f}">{escaped(text)}</text>')
     return [*lines, "</g>"]
 
 
@@ -97,9 +95,9 @@ def _tag(tag: Tag, area: Rectangle, hue: int | None, ids: dict[Place, str]) -> s
     css = f"tag h{hue}" if hue is not None else "tag"
     x, y = area.x + area.width / 2, area.y + 12.5
     return (
-        f'<a href="#{ids[tag.box.place]}"><g class="{css}"><title>{_text(tag.box.tooltip)}</title>'
+        f'<a href="#{ids[tag.box.place]}"><g class="{css}"><title>{escaped(tag.box.tooltip)}</title>'
         f'<rect {_corner(area)} rx="9"/>'
-        f'<text class="tag-name" x="{x:.1f}" y="{y:.1f}">{_text(tag_text(tag))}</text>'
+        f'<text class="tag-name" x="{x:.1f}" y="{y:.1f}">{escaped(tag_text(tag))}</text>'
         "</g></a>"
     )
 
@@ -121,11 +119,6 @@ def _path(points: list[Point]) -> str:
             parts.append(f"C{x:.1f} {middle:.1f} {next_x:.1f} {middle:.1f} {next_x:.1f} {next_y:.1f}")
         x, y = next_x, next_y
     return "".join(parts)
-
-
-def _text(text: str) -> str:
-    """Escaped, without the control characters that XML cannot hold."""
-    return escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text))
 
 
 def _style(hues: set[int], kernels: set[int]) -> str:
