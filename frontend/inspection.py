@@ -1,6 +1,6 @@
 """Inspection: the stages between a model's layers and its machine code, each printed or drawn when asked for.
 
-    layers → forward → gradient → simplified → fused → scheduled (loop IR) → memory → llvm → assembly
+layers → forward → gradient → simplified → fused → scheduled (loop IR) → memory → llvm → assembly
 """
 
 from __future__ import annotations
