@@ -57,6 +57,7 @@ class Builder:
         self._blocks = [self.body]
         self._shared: list[dict[tuple[Any, ...], Expr]] = [{}]
         self._variables = 0
+        self._divided: dict[tuple[Index, Index], tuple[Index, int]] = {}
 
     def kernel(self, blocks: int) -> Kernel:
         """Finish: the kernel of what was emitted."""
@@ -156,8 +157,8 @@ class Builder:
     def shared(self, key: tuple[Any, ...], make: Callable[[], Expr]) -> Expr:
         """The expression known by `key` in this block or one around it; made here if there is none."""
         for shared in reversed(self._shared):
-            if key in shared:
-                return shared[key]
+            if (known := shared.get(key)) is not None:
+                return known
         expr = self._shared[-1][key] = make()
         return expr
 
@@ -321,16 +322,36 @@ class Builder:
             return parts
         value = self.expr(index)
         high = None if index.high is None else index.high // divisor
-        return self.index(self.div(value, divisor), 0, high), self.index(self.binary("rem", value, divisor), 0, divisor - 1)
+        quotient = self.index(self.div(value, divisor), 0, high)
+        remainder = self.index(self.binary("rem", value, divisor), 0, divisor - 1)
+        self._divided[quotient, remainder] = index, divisor
+        return quotient, remainder
 
     def ravel(self, index: Sequence[Index], shape: Sequence[int]) -> Index:
         """The row-major offset of an index into a tensor of this shape."""
         offset, stride = ix.constant(0), 1
-        for axis in range(len(shape) - 1, -1, -1):
-            if shape[axis] != 1:
-                offset = self.index_add(offset, self.index_scale(index[axis], stride))
-            stride *= shape[axis]
+        for part, size in reversed(self._undivided(index, shape)):
+            offset = self.index_add(offset, self.index_scale(part, stride))
+            stride *= size
         return offset
+
+    def _undivided(self, index: Sequence[Index], shape: Sequence[int]) -> list[tuple[Index, int]]:
+        """The index without axes of size 1, and with divisions undone: with their sizes, axes that came from one.
+
+        A reshape divides where its reader multiplies again; so adjacent lanes stay adjacent.
+        """
+        axes: list[tuple[Index, int]] = []
+        for part, size in zip(index, shape, strict=True):
+            if size == 1:
+                continue
+            axes.append((part, size))
+            while len(axes) > 1:
+                (quotient, rows), (remainder, columns) = axes[-2:]
+                whole, divisor = self._divided.get((quotient, remainder), (quotient, 0))
+                if divisor != columns:
+                    break
+                axes[-2:] = [(whole, rows * columns)]
+        return axes
 
     def unravel(self, offset: Index, shape: Sequence[int]) -> tuple[Index, ...]:
         """The index whose row-major offset in a tensor of this shape is `offset`."""

@@ -70,7 +70,7 @@ class _Printer:
         self.stored = kernel.stored()
         self.readers: Counter[Expr] = Counter()
         self.reader_block: dict[Expr, Block] = {}
-        self._count(kernel.body)
+        self._count(kernel)
         self.texts: dict[Expr, _Text] = {}
         self.waiting: dict[Expr, _Text] = {}
         self.taken = {buffer.name for buffer in (*kernel.buffers, *kernel.scratch)}
@@ -91,26 +91,32 @@ class _Printer:
         yield from self.block(kernel.body, 1)
         yield "}"
 
-    def _count(self, block: Block) -> None:
-        """Count the readers of each expression, and note the block of the last one."""
+    def _count(self, kernel: Kernel) -> None:
+        """Count the readers of each expression that counts, and note the block that reads it."""
+        home: dict[Expr, Block] = {}
+        reads: list[tuple[Expr, Block]] = []
 
-        def read(exprs: Sequence[Expr], by: Block) -> None:
-            for expr in exprs:
-                self.readers[expr] += 1
-                self.reader_block[expr] = by
+        def walk(block: Block) -> None:
+            for statement in block.statements:
+                if isinstance(statement, Expr):
+                    home[statement] = block
+                elif isinstance(statement, Store):
+                    reads.extend((expr, block) for expr in (statement.offset, statement.value))
+                elif isinstance(statement, For):
+                    reads.extend((expr, block) for expr in (statement.start, statement.stop, *statement.initial))
+                    reads.extend((expr, statement.body) for expr in statement.next)
+                    walk(statement.body)
+                else:
+                    reads.append((statement.condition, block))
+                    walk(statement.body)
 
-        for statement in block.statements:
-            if isinstance(statement, Expr):
-                read(statement.args, block)
-            elif isinstance(statement, Store):
-                read((statement.offset, statement.value), block)
-            elif isinstance(statement, For):
-                read((statement.start, statement.stop, *statement.initial), block)
-                read(statement.next, statement.body)
-                self._count(statement.body)
-            else:
-                read((statement.condition,), block)
-                self._count(statement.body)
+        walk(kernel.body)
+        while reads:
+            expr, block = reads.pop()
+            if not self.readers[expr] and expr in home:
+                reads.extend((arg, home[expr]) for arg in expr.args)
+            self.readers[expr] += 1
+            self.reader_block[expr] = block
 
     # Statements.
 

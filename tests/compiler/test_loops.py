@@ -102,6 +102,21 @@ def test_lanes_that_run_backwards_over_a_row_end_do_not_split() -> None:
     assert index.split(10) is None
 
 
+@pytest.mark.parametrize("lanes", [1, 4])
+@pytest.mark.parametrize("shape", [(28, 28), (7, 4, 28), (2, 1, 14, 28), (784,)])
+def test_a_reshape_and_its_inverse_cancel(shape: tuple[int, ...], lanes: int) -> None:
+    """The divisions of an index over 784 elements vanish when the offset is taken again: lanes stay adjacent."""
+    b = Builder("reshape")
+    with b.vectorized(lanes):
+        offset = ix.of(loop_variable("k", 0, 784 - lanes))
+        if lanes > 1:
+            offset = ix.lanes(offset, lanes)
+        assert b.ravel(b.unravel(offset, shape), shape) == offset
+        transposed = b.unravel(offset, (28, 28))[::-1]
+        assert b.ravel(transposed, (28, 28)) != offset
+        assert b.ravel(b.unravel(offset, (28, 28)), (28, 29)) != offset
+
+
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 7))
 def test_unravel_with_division_in_a_kernel(rows: int, columns: int, offset: int) -> None:
     """Reading a matrix in transposed order by unravelling flat offsets that no loop shape matches."""
