@@ -156,9 +156,9 @@ class Builder:
 
     def shared(self, key: tuple[Any, ...], make: Callable[[], Expr]) -> Expr:
         """The expression known by `key` in this block or one around it; made here if there is none."""
-        for shared in reversed(self._shared):
-            if (known := shared.get(key)) is not None:
-                return known
+        for scope in self._shared[::-1]:
+            if key in scope:
+                return scope[key]
         expr = self._shared[-1][key] = make()
         return expr
 

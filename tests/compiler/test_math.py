@@ -93,7 +93,7 @@ def ulps(name: str, actual: np.ndarray, *operands: np.ndarray) -> np.ndarray:
         unit = np.maximum(np.spacing(np.abs(np.nextafter(rounded, dtype.type(0)))), smallest).astype(np.longdouble)
         error = np.abs(actual.astype(np.longdouble) - expected) / unit
     same = (actual == rounded) | (np.isnan(actual) & np.isnan(rounded))
-    return np.where(same, 0 if np.isscalar(error) else np.where(np.isfinite(error), error, 0), error).astype(float)
+    return np.where(same & ~np.isfinite(error), 0, error).astype(float)
 
 
 def assert_close(name: str, dtype: DType, *operands: np.ndarray, **where: object) -> None:
