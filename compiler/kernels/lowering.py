@@ -181,6 +181,6 @@ def each_block(b: Builder, block: Index, unit: int, size: int, body: Callable[[I
     last = b.compare("eq", b.expr(block), whole)
     if whole:
         with b.when(b.unary("not", last)):
-            body(Index(block.terms, block.constant, 0, None, 0, whole - 1).scaled(unit), unit)
+            body(block.scaled(unit), unit)
     with b.when(last):
         body(block.scaled(unit), left)

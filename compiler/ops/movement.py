@@ -28,12 +28,18 @@ def _closed(operand: TensorType) -> TensorType:
 
 @dataclass(frozen=True)
 class Reshape(Movement):
-    """The same elements in row-major order: `%3: f32[32,784] = reshape %2 {shape=[32,784]}`."""
+    """The same elements in row-major order: `%3: f32[32,784] = reshape %2 {shape=[32,784]}`.
+
+    A data set keeps its open first axis, and only what stands behind it takes another form.
+    """
 
     name: ClassVar[str] = "reshape"
     shape: tuple[int, ...]
 
     def infer(self, *operands: TensorType) -> TensorType:
+        if self.shape[:1] == operands[0].shape[:1] == (OPEN,):
+            row = Reshape(self.shape[1:]).infer(TensorType(operands[0].dtype, operands[0].shape[1:]))
+            return TensorType(row.dtype, self.shape)
         operand = _closed(operands[0])
         if any(size < 0 for size in self.shape) or prod(self.shape) != operand.size:
             raise ShapeError(f"Expected a shape of {operand.size} elements. Received: {operand} to {list(self.shape)}")

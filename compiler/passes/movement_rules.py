@@ -34,6 +34,19 @@ def reshape_reshape(graph: Draft, value: Value) -> Value | None:
     return graph.apply(value.op, inner.inputs[0]) if isinstance(inner.op, Reshape) else None
 
 
+@rule_on(Reshape)
+def reshape_gather(graph: Draft, value: Value) -> Value | None:
+    """reshape(gather(t, i)) → gather(reshape(t), i) where the axes of i are kept: the table is in memory, and a view"""
+    (inner,) = value.inputs
+    if not isinstance(inner.op, Gather):
+        return None
+    table, indices = inner.inputs
+    if value.shape[: indices.ndim] != indices.shape:
+        return None
+    rows = graph.apply(Reshape((table.shape[0], *value.shape[indices.ndim :])), table)
+    return graph.apply(Gather(), rows, indices)
+
+
 @rule_on(Transpose)
 def transpose_identity(graph: Draft, value: Value) -> Value | None:
     """transpose(x, 0 1 2 …) → x"""
@@ -246,6 +259,7 @@ RULES: tuple[Rule, ...] = (
     marker,
     reshape_to_same,
     reshape_reshape,
+    reshape_gather,
     transpose_identity,
     transpose_transpose,
     transpose_unit_axes,

@@ -136,6 +136,11 @@ CASES = [
     Case("marker", lambda n: n(StopGradient(), n.x(V)), ""),
     Case("reshape_to_same", lambda n: n(Reshape((2, 3)), n.x(2, 3)), ""),
     Case("reshape_reshape", lambda n: n(Reshape((4, 4)), n(Reshape((2, 8)), n.x(V))), "reshape"),
+    Case(
+        "reshape_gather",
+        lambda n: n(Reshape((2, 4)), n(Gather(), n.x(5, 2, 2), n.c([4, 1], I32))),
+        "constant reshape gather",
+    ),
     Case("transpose_identity", lambda n: n(Transpose((0, 1, 2)), n.x(2, 3, 4)), ""),
     Case("transpose_transpose", lambda n: n(Transpose((1, 2, 0)), n(Transpose((1, 2, 0)), n.x(2, 3, 4))), "transpose"),
     Case("transpose_transpose", lambda n: n(Transpose((2, 0, 1)), n(Transpose((1, 2, 0)), n.x(2, 3, 4))), ""),
@@ -260,7 +265,7 @@ def test_a_batch_is_flattened_where_its_rows_are_read() -> None:
     batch = sketch(Divide(), sketch(Convert(F32), sketch(Gather(), data, rows)), sketch.c(255))
     sketch.graph.output("y", sketch(Reshape((8, 16)), batch))
     graph = simplify(sketch.graph)
-    assert ops_of(graph) == ["gather", "constant", "reshape", "convert", "divide"]
+    assert ops_of(graph) == ["constant", "reshape", "gather", "convert", "divide"]
     arrays = {
         "x0": np.arange(160, dtype=np.uint8).reshape(10, 4, 4),
         "x1": np.array([3, 1, 4, 1, 5, 9, 2, 6], np.int32),
