@@ -13,6 +13,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -102,12 +103,31 @@ def private_channel() -> int:
 
 
 def alternate(workers: Sequence[Worker], rounds: int, request: str = "go") -> dict[str, list[dict[str, Any]]]:
-    """Let every worker answer once a round, forwards and backwards by turns, and return all answers by name."""
+    """Let every worker answer once a round, forwards and backwards by turns, and return all answers by name.
+
+    Each gets an entry "foreign_cores": how many processors were busy with something else meanwhile (None if unknown).
+    """
     answers: dict[str, list[dict[str, Any]]] = {worker.name: [] for worker in workers}
     for turn in range(rounds):
         for worker in workers if turn % 2 == 0 else reversed(workers):
-            answers[worker.name].append(worker.ask(request))
+            start, before = time.perf_counter(), foreign_seconds(worker.process.pid)
+            answer = worker.ask(request)
+            elapsed, after = time.perf_counter() - start, foreign_seconds(worker.process.pid)
+            foreign = None if before is None or after is None else max(0.0, after - before) / elapsed
+            answers[worker.name].append({**answer, "foreign_cores": foreign})
     return answers
+
+
+def foreign_seconds(pid: int) -> float | None:
+    """Seconds that all processors together have worked for others than process `pid`; None without /proc."""
+    try:
+        machine_ticks = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+        own_ticks = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+    except OSError:
+        return None
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen = map(int, machine_ticks)
+    busy = user + nice + system + interrupts + soft_interrupts + stolen
+    return (busy - sum(map(int, own_ticks))) / os.sysconf("SC_CLK_TCK")
 
 
 def affinity() -> list[int]:

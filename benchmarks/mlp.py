@@ -24,6 +24,9 @@ from mlp_worker import FRAMEWORKS, thread_environment
 EXACTNESS = 1e-3
 """The largest accepted deviation from float64 training: measured are 1e-6 (batch 128) to 1e-4 (batch 1)."""
 
+QUIET = 0.2
+"""Processors that others may keep busy: with more, thread pools that spin lose many times their fair share."""
+
 AGREEMENT = 0.05
 """How far the frameworks' losses after shuffled training may lie from their median, relatively."""
 
@@ -91,6 +94,7 @@ def measure(peers: Sequence[str], case: Case, rounds: int) -> dict[str, Any]:
     return {
         "case": asdict(case),
         "microseconds": {name: [a["seconds"] * per_sample for a in given] for name, given in answers.items()},
+        "foreign_cores": {name: [a["foreign_cores"] for a in given] for name, given in answers.items()},
         "losses": {name: [a["loss"] for a in given] for name, given in answers.items()},
         "deviations": {worker.name: worker.ready["deviation"] for worker in started.workers},
         "versions": {key: value for worker in started.workers for key, value in worker.ready["versions"].items()},
@@ -107,6 +111,13 @@ def disagreement(result: dict[str, Any]) -> str:
     middle = statistics.median(losses.values())
     apart = [f"{name} {loss:.4f}" for name, loss in losses.items() if not abs(loss / middle - 1) < AGREEMENT]
     return f"losses differ from the median {middle:.4f}: {', '.join(apart)}" if apart else ""
+
+
+def disturbance(result: dict[str, Any]) -> str:
+    """Say so if other processes kept the machine busy during half of the rounds or more, else ""."""
+    known = [cores for given in result["foreign_cores"].values() for cores in given if cores is not None]
+    taken = statistics.median(known) if known else 0.0
+    return f"other processes kept {taken:.1f} processors busy: repeat this on a quiet machine" if taken > QUIET else ""
 
 
 def report(result: dict[str, Any]) -> str:
@@ -132,6 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = measure(options.peers, Case(samples=options.samples, batch=batch), options.rounds)
         results.append(result)
         print(report(result), flush=True)
+        noise = disturbance(result)
+        if noise:
+            print(f"warning: {noise}", flush=True)
         print()
         fault = disagreement(result)
         if fault:

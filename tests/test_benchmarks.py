@@ -106,6 +106,13 @@ def test_losses_that_lie_apart_are_named(module: Module) -> None:
     assert "numpy nan" in module("mlp").disagreement({"losses": {"gradloom": [0.5], "numpy": [np.nan], "jax": [0.5]}})
 
 
+def test_a_busy_machine_is_told(module: Module) -> None:
+    disturbance = module("mlp").disturbance
+    assert "1.1 processors" in disturbance({"foreign_cores": {"numpy": [1.0, 1.2], "jax": [1.1]}})
+    assert disturbance({"foreign_cores": {"numpy": [0.01, 1.2], "jax": [0.0]}}) == ""
+    assert disturbance({"foreign_cores": {"numpy": [None]}}) == ""
+
+
 def test_workers_answer_in_turn_and_end(module: Module, tmp_path: Path) -> None:
     started = workers(module, tmp_path / "worker.py", ["first", "second"])
     answers = module("harness").alternate(started, 3, "go")
