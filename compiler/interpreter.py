@@ -43,7 +43,7 @@ def _evaluate(
     if not isinstance(op, TensorOp):
         raise VerificationError(f"{value!r}: its op has no reference")
     result = op.reference(*(results[operand] for operand in value.inputs))
-    if result.shape != value.shape or result.dtype != value.dtype.numpy:
+    if not _fits(result.shape, value.shape) or result.dtype != value.dtype.numpy:
         raise VerificationError(f"{value!r}: its reference made {result.dtype}{list(result.shape)}")
     return result
 
@@ -56,9 +56,11 @@ def _argument(graph: Graph, op: Input, inputs: Mapping[str, np.ndarray]) -> np.n
         array = array.transpose(op.permutation)
     if array.dtype != op.type.dtype.numpy:
         raise DTypeError(f"input {op.label!r}: expected {op.type}. Received: {array.dtype}")
-    fits = array.ndim == op.type.rank and all(
-        wanted in (OPEN, size) for wanted, size in zip(op.type.shape, array.shape, strict=True)
-    )
-    if not fits:
+    if not _fits(array.shape, op.type.shape):
         raise ShapeError(f"input {op.label!r}: expected {op.type}. Received: shape {list(array.shape)}")
     return array
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether an array's shape is the one wanted, where an open axis takes any size."""
+    return len(shape) == len(wanted) and all(want in (OPEN, size) for want, size in zip(wanted, shape, strict=True))
