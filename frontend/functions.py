@@ -35,6 +35,7 @@ class CompiledFunction:
             raise TypeError(f"Expected a function of arrays. Received: {f!r}")
         self.python_function = f
         self._compiled: dict[Any, tuple[CompiledGraph, list[str], Structure]] = {}
+        self._names: dict[Structure, list[str]] = {}
         self._lock = threading.Lock()
         functools.update_wrapper(self, f)
 
@@ -42,7 +43,9 @@ class CompiledFunction:
         leaves, structure = flatten((args, kwargs))
         if _is_symbolic(leaves):
             return self.python_function(*args, **kwargs)
-        names = _argument_names(self.python_function, args, kwargs)
+        names = self._names.get(structure)
+        if names is None:
+            names = self._names[structure] = _argument_names(self.python_function, args, kwargs)
         arrays = [as_array(leaf, f"argument {name}") for leaf, name in zip(leaves, names, strict=True)]
         types = tuple(TensorType(as_dtype(array.dtype), array.shape) for array in arrays)
         compiled, outputs, result = self._program(structure, types, names)
@@ -115,7 +118,7 @@ def trace_call(
         inputs = [trace.graph.input(name, type) for name, type in zip(names, types, strict=True)]
         args, kwargs = unflatten(structure, inputs)
         leaves, result = flatten(f(*args, **kwargs))
-        outputs = leaf_names(result, "result")
+        outputs = leaf_names(result, _result_name(trace.graph))
         for name, leaf in zip(outputs, leaves, strict=True):
             trace.graph.output(name, _as_result(leaf, f, name))
     return outputs, result
@@ -194,6 +197,15 @@ def _as_result(leaf: Any, f: Function, name: str) -> Value:
         return as_value(leaf)
     except (TypeError, ValueError) as error:
         raise TypeError(f"Expected arrays as the results of {_name(f)}. Received: {name} = {leaf!r}") from error
+
+
+def _result_name(graph: Graph) -> str:
+    """The name of the result: "result", unless an argument or a variable is called so."""
+    taken = {str(value.op.attributes["label"]).split(".")[0] for value in graph.inputs}
+    name = "result"
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _is_symbolic(leaves: Sequence[Any]) -> bool:

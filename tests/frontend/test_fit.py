@@ -172,6 +172,23 @@ def test_equal_seeds_give_equal_bits_and_others_do_not() -> None:
     assert results[0][0].tobytes() != results[2][0].tobytes()
 
 
+def test_one_thread_and_two_give_equal_bits() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.random((300, 28, 28), dtype=np.float32), rng.integers(0, 10, 300)
+    results, before = [], gl.get_num_threads()
+    try:
+        for threads in (1, 2):
+            gl.set_num_threads(threads)
+            gl.utils.set_random_seed(0)
+            model = gl.Sequential([gl.layers.Flatten(), gl.layers.Dense(128, "relu"), gl.layers.Dense(10, "softmax")])
+            model.compile("adam", "sparse_categorical_crossentropy")
+            model.fit(x, y, verbose=0)
+            results.append([*model.get_weights(), model.predict(x)])
+    finally:
+        gl.set_num_threads(before)
+    assert_equal_bits(*results)
+
+
 def test_shuffling_is_another_order_each_epoch_over_all_samples() -> None:
     """With a learning rate of 0 every epoch's mean loss is that of all samples, in whatever order."""
     (x, y), model = data(), new_model(gl.optimizers.SGD(0.0))

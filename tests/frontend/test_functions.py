@@ -103,6 +103,14 @@ def test_each_type_is_traced_once() -> None:
     assert list(map(str, traced)) == ["f64[3]", "f64[4]", "f32[3]"]
 
 
+def test_an_argument_may_be_called_result() -> None:
+    def f(result: Any) -> Any:
+        return {"a": result[0] + 1}
+
+    np.testing.assert_array_equal(gl.function(f)((np.ones(2), np.zeros(2)))["a"], [2, 2])
+    assert [output.name for output in gl.trace(f, [gl.TensorSpec(())]).outputs] == ["result_.a"]
+
+
 def test_functions_call_functions() -> None:
     inner = gl.function(lambda x: x * 2)
     outer = gl.function(lambda x: inner(x) + inner(x + 1))
