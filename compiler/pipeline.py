@@ -15,7 +15,7 @@ from gradloom.compiler.ir_text import print_graph
 from gradloom.compiler.kernels.lowering import Machine
 from gradloom.compiler.llvm.target import Target
 from gradloom.compiler.loops.grammar import Kernel
-from gradloom.compiler.loops.text import print_kernel
+from gradloom.compiler.loops.structure import structure
 from gradloom.compiler.memory import MemoryPlan, plan_memory
 from gradloom.compiler.passes.fuse import Decision, fuse
 from gradloom.compiler.passes.layout import choose_layouts
@@ -107,7 +107,7 @@ class Lowering:
     def _names(self) -> list[str]:
         names: dict[str, str] = {}
         return [
-            names.setdefault(_structure(launch.kernel), f"k{len(names)}_{_symbol(launch.group.name)}")
+            names.setdefault(structure(launch.kernel), f"k{len(names)}_{_symbol(launch.group.name)}")
             for launch in self.scheduled.launches
         ]
 
@@ -196,11 +196,6 @@ def cache_key(graph: Graph, options: Options) -> str:
     text = print_graph(graph, comments=False)
     parts: Sequence[object] = (CODE_VERSION, llvmlite_version, options, text)
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
-
-
-def _structure(kernel: Kernel) -> str:
-    """A kernel's text without its name: equal for kernels that compile to the same code."""
-    return print_kernel(kernel).replace(kernel.name, "")
 
 
 def _symbol(name: str) -> str:

@@ -50,8 +50,9 @@ def lower_flat(task: Task) -> Lowered:
                     lowering.store(results, (ix.lanes(ix.constant(start), active),))
         return lowering.finish(1 if size else 0)
     unit = -(-block_unit(size, cost_of(task.group.members) / lanes) // lanes) * lanes
-    blocks = -(-size // unit)
+    # The last block also takes the partial vector at the end.
     whole = size // lanes * lanes
+    blocks = -(-whole // unit)
     with lowering.blocks(blocks) as block:
         start = block.scaled(unit)
         with b.vectorized(lanes), b.loop(0, lowering.span(block, unit, whole), lanes, high=unit - lanes) as loop:

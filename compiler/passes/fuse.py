@@ -153,7 +153,7 @@ class _Fusion:
                 draft.kind, draft.domain, draft.axes = kind, operand.shape, axes
                 self._join(value, draft)
                 return
-        for draft in self._near(kind, operand.shape, axes):
+        for draft in self._near(value, kind, operand.shape, axes):
             shared = operand in {member.inputs[0] for member in draft.members if isinstance(member.op, Reduction)}
             if (shared or math.prod(operand.shape) <= SMALL) and not self._closes_cycle(value, draft):
                 self.decisions.append(Decision(value, draft.members[0], True, "reduces the same positions"))
@@ -192,11 +192,22 @@ class _Fusion:
                 return "what feeds it is needed in memory besides"
         elif (draft.kind, draft.domain, draft.axes) != (kind, operand.shape, axes):
             return f"the kernel is a {draft.kind} over other axes"
+        elif kind == "reduce" and self._reads_reduced(value, draft):
+            return "it needs what the kernel has reduced"
         if not self._aligned(value, draft):
             return "it reads the kernel's result at other positions than its own"
         if self._closes_cycle(value, draft):
             return "another operand needs a kernel that needs this one"
         return None
+
+    def _reads_reduced(self, value: Value, draft: _Draft) -> bool:
+        """Whether the node reads a reduction of the group, or what is computed from one."""
+        reduced: set[Value] = set()
+        for member in sorted(draft.members, key=lambda member: member.number):
+            below = {leaf for operand in member.inputs for leaf in self._below(operand)}
+            if isinstance(member.op, Reduction) or below & reduced:
+                reduced.add(member)
+        return any(leaf in reduced for operand in value.inputs for leaf in self._below(operand))
 
     def _read_elsewhere(self, draft: _Draft, reader: Value) -> bool:
         """Whether a member of the group is an output, or has a reader outside it other than `reader`."""
@@ -270,15 +281,17 @@ class _Fusion:
     def _begin_or_near(self, value: Value, kind: str) -> None:
         """Begin a group, or join an unconnected small one that runs over the same positions."""
         if value.type.size <= SMALL:
-            for draft in self._near(kind, value.shape, ()):
+            for draft in self._near(value, kind, value.shape, ()):
                 if not self._closes_cycle(value, draft):
                     self._join(value, draft)
                     return
         self._begin(value, kind)
 
-    def _near(self, kind: str, domain: tuple[int, ...], axes: tuple[int, ...]) -> Iterator[_Draft]:
+    def _near(self, value: Value, kind: str, domain: tuple[int, ...], axes: tuple[int, ...]) -> Iterator[_Draft]:
+        """Groups over the same positions that the node does not read: those that it reads have refused it already."""
+        read = self._drafts_read(value)
         for draft in self.drafts[: -NEAR - 1 : -1]:
-            if (draft.kind, draft.domain, draft.axes) == (kind, domain, axes):
+            if (draft.kind, draft.domain, draft.axes) == (kind, domain, axes) and draft not in read:
                 yield draft
 
     def _join(self, value: Value, draft: _Draft) -> None:
