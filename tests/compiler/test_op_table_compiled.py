@@ -5,7 +5,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from op_cases import CASES, OPEN, OpCase
 
 from gradloom.compiler import pipeline
 from gradloom.compiler.autodiff import gradients
@@ -19,6 +18,7 @@ from gradloom.compiler.ops.indexing import Gather
 from gradloom.compiler.ops.reductions import Extremum, Prod
 from gradloom.compiler.types import BOOL, F64, TensorType
 from gradloom.runtime.executable import Executable
+from op_cases import CASES, OPEN, OpCase
 
 SEEDS = (0, 1, 2)
 
