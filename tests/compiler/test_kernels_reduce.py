@@ -26,7 +26,9 @@ def array_of(dtype: DType, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return rng.integers(0 if dtype in (U8, BOOL) else -3, 2 if dtype == BOOL else 4, shape).astype(dtype.numpy)
 
 
-@pytest.mark.parametrize("shape", [(), (7,), (3, 20), (20, 3), (3, 1, 18), (2, 5, 4), (2, 3, 2, 17)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(), (7,), (3, 20), (20, 3), (3, 1, 18), (2, 5, 4), (2, 3, 2, 17), (2, 0, 3), (0, 3, 0, 2)], ids=str
+)
 @pytest.mark.parametrize("fuse", [True, False], ids=["fused", "unfused"])
 def test_every_set_of_axes(shape: tuple[int, ...], fuse: bool) -> None:
     """All reductions over all sets of axes in one program: leading, trailing, middle and mixed ones."""
