@@ -121,7 +121,7 @@ class Lowering:
             if footprint.writes and buffer in self.scheduled.places
         }
         return tuple(
-            Argument(a.name, a.type, a.role, a.permutation, number in written)
+            replace(a, written=number in written)
             for number, a in enumerate(self.scheduled.arguments)
         )
 

@@ -36,7 +36,7 @@ SEMAPHORE_OFFSET = 64  # sem_t, at most 64 bytes
 EPOCH_OFFSET = 128  # i64: the barriers that the thread has reached in this job
 
 _MAGIC = b"GLPROG"
-_VERSION = 1
+_VERSION = 2
 """Of the serialized form and of the binary interface above: code of another version is never loaded."""
 
 
@@ -54,6 +54,7 @@ class Argument:
     """An array that the caller hands in: an input, or an output that no input donates its memory to.
 
     `type` is what the program reads; the caller's array, transposed by `permutation` if there is one, has that type.
+    With a `panel`, its last axis is cut into panels of so many columns, which lie one behind the other in memory.
     A leading `OPEN` size takes any length. Of "indices" the type is one step's part: the array holds the parts of all
     steps back to back, and step s reads part s. `written` says that the program changes the array.
     """
@@ -62,6 +63,7 @@ class Argument:
     type: TensorType
     role: str = "argument"
     permutation: tuple[int, ...] = ()
+    panel: int = 0
     written: bool = False
 
     @property
@@ -74,6 +76,7 @@ class Argument:
 
     def __str__(self) -> str:
         order = f" permutation={list(self.permutation)}" if self.permutation else ""
+        order += f" panel={self.panel}" if self.panel else ""
         return f"{self.name}: {self.type} {self.role}{order}{' written' if self.written else ''}"
 
 
@@ -165,7 +168,7 @@ class Program:
             {
                 "name": self.name,
                 "arguments": [
-                    [a.name, a.type.dtype.name, list(a.type.shape), a.role, list(a.permutation), a.written]
+                    [a.name, a.type.dtype.name, list(a.type.shape), a.role, list(a.permutation), a.panel, a.written]
                     for a in self.arguments
                 ],
                 "arena_bytes": self.arena_bytes,
@@ -214,11 +217,11 @@ class Program:
 
 
 def _read_argument(
-    name: str, dtype: str, shape: list[int], role: str, permutation: list[int], written: bool
+    name: str, dtype: str, shape: list[int], role: str, permutation: list[int], panel: int, written: bool
 ) -> Argument:
     if not isinstance(dtype, str):
         raise ProgramError(f"Expected the name of a dtype. Received: {dtype!r}")
-    return Argument(name, TensorType(as_dtype(dtype), tuple(shape)), role, tuple(permutation), written)
+    return Argument(name, TensorType(as_dtype(dtype), tuple(shape)), role, tuple(permutation), panel, written)
 
 
 def _validate(program: Program) -> None:
@@ -241,6 +244,9 @@ def _validate(program: Program) -> None:
         _check(all(size >= 0 for size in shape[1:]) and min(shape[:1], default=0) >= OPEN, "a shape", argument)
         _check(not permutation or sorted(permutation) == list(range(len(shape))), "a permutation of the axes", argument)
         _check(not permutation or OPEN not in shape, "a known shape where axes are permuted", argument)
+        panel = argument.panel
+        _check(_is_int(panel) and panel >= 0, "columns of a panel", argument)
+        _check(not panel or (OPEN not in shape and len(shape) > 1 and shape[-1] % panel == 0), "whole panels", argument)
     names = [argument.name for argument in program.arguments]
     _check(len(set(names)) == len(names), "arguments of different names", names)
     for slot in program.buffers:

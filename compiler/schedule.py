@@ -30,6 +30,12 @@ LOWERINGS = {
 }
 """The kernel builder of each kind of group."""
 
+STORED_ROLES = ("parameter", "state")
+"""The roles of arguments that stay with the program from step to step, and that it may keep in a layout of its own."""
+
+PANELLED_FROM = 4096
+"""Bytes from which on a matrix is laid out in panels."""
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -62,14 +68,21 @@ def schedule(graph: Graph, machine: Machine) -> Schedule:
 
     An output that is donated an input's memory is written there in place when every reader of the old value comes
     before, else into memory of its own and copied at the end, which a note records.
+
+    What threads write by columns is laid out in panels, so that no thread's cache lines (and what its prefetcher takes
+    along with them) are another's: kernels are lowered once to see how they divide their results, and then for good.
     """
-    return _Scheduler(graph, machine).run()
+    first = _Scheduler(graph, machine, {})
+    result = first.run()
+    panels = first.panels()
+    return _Scheduler(graph, machine, panels).run() if panels else result
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, machine: Machine) -> None:
+    def __init__(self, graph: Graph, machine: Machine, panels: Mapping[Value, int]) -> None:
         self.graph = graph
         self.machine = machine
+        self.panelled = panels
         self.result = Schedule()
         self.buffers: dict[Value, Buffer] = {}
         self.produced: dict[Value, Partition] = {}
@@ -91,7 +104,7 @@ class _Scheduler:
         for group in self._ordered():
             for value in group.results:
                 if value not in self.buffers:
-                    self.buffers[value] = Buffer(f"v{value.number}", value.type)
+                    self.buffers[value] = Buffer(f"v{value.number}", value.type, panel=self.panelled.get(value, 0))
             self._lower(group)
         for value, buffer in self.early:
             if buffer in self.saved:
@@ -99,6 +112,33 @@ class _Scheduler:
         for value, buffer in self.late:
             self._copy(value, self.buffers[value], buffer)
         return self.result
+
+    def panels(self) -> dict[Value, int]:
+        """The values that should lie in panels: matrices that several threads write, each its own columns."""
+        writes: dict[Buffer, set[Partition | None]] = {}
+        for launch in self.result.launches:
+            for buffer, footprint in launch.footprints.items():
+                if footprint.writes:
+                    writes.setdefault(buffer, set()).update(footprint.partitions)
+        chosen = {}
+        for value, buffer in self.buffers.items():
+            pointer = self.result.places.get(buffer)
+            fixed = pointer is not None and not self._is_stored(pointer)
+            partitions = writes.get(buffer, set())
+            if fixed or len(partitions) != 1 or buffer.type.nbytes < PANELLED_FROM:
+                continue
+            (partition,) = partitions
+            width = buffer.type.shape[-1]
+            if (
+                partition
+                and partition.unit < partition.period == width < buffer.type.size
+                and not width % partition.unit
+            ):
+                chosen[value] = partition.unit
+        return chosen
+
+    def _is_stored(self, pointer: Pointer) -> bool:
+        return isinstance(pointer.at, int) and self.result.arguments[pointer.at].role in STORED_ROLES
 
     # What a group reads from memory.
 
@@ -116,17 +156,21 @@ class _Scheduler:
 
     # Arguments.
 
-    def _argument(self, name: str, type: TensorType, role: str, permutation: tuple[int, ...] = ()) -> Buffer:
-        buffer = Buffer(name, type)
+    def _argument(
+        self, name: str, type: TensorType, role: str, permutation: tuple[int, ...] = (), panel: int = 0
+    ) -> Buffer:
+        buffer = Buffer(name, type, panel=panel)
         self.result.places[buffer] = Pointer("argument", len(self.result.arguments))
-        self.result.arguments.append(Argument(name, type, role, permutation))
+        self.result.arguments.append(Argument(name, type, role, permutation, panel))
         return buffer
 
     def _place_inputs(self) -> None:
         for value in self.graph.live():
             if isinstance(value.op, Input):
                 op = value.op
-                self.buffers[value] = self._argument(op.label, op.type, op.role, op.permutation)
+                self.buffers[value] = self._argument(
+                    op.label, op.type, op.role, op.permutation, self.panelled.get(value, 0)
+                )
             elif isinstance(value.op, Constant):
                 buffer = self.buffers[value] = Buffer(f"constant{value.number}", value.type)
                 self.result.places[buffer] = Pointer("constant", value.op.data)

@@ -45,7 +45,7 @@ class Binding:
         self._layouts: list[_Layout] = []
         self._table = (ctypes.c_void_p * max(1, len(arguments)))()
         for number, (argument, array) in enumerate(zip(arguments, self._arrays, strict=True)):
-            if argument.permutation and argument.type.size:
+            if (argument.permutation or argument.panel) and argument.type.size:
                 layout = _Layout(argument, array)
                 self._layouts.append(layout)
                 array = layout.copy
@@ -113,12 +113,17 @@ class Binding:
 
 
 class _Layout:
-    """An array, seen in the program's order of axes, and the contiguous copy that the program works on."""
+    """An array, seen in the order in which the program wants it, and the contiguous copy that the program works on."""
 
     def __init__(self, argument: Argument, array: np.ndarray) -> None:
         self.written = argument.written
-        self.view = array.transpose(argument.permutation)
-        self.copy = allocate(array.nbytes, ALIGNMENT).view(array.dtype).reshape(argument.type.shape)
+        view = array.transpose(argument.permutation) if argument.permutation else array
+        if argument.panel:
+            *leading, columns = view.shape
+            panels = view.reshape(*leading, columns // argument.panel, argument.panel)
+            view = np.moveaxis(panels, -2, 0)
+        self.view = view
+        self.copy = allocate(array.nbytes, ALIGNMENT).view(array.dtype).reshape(view.shape)
 
     def convert(self) -> None:
         np.copyto(self.copy, self.view)

@@ -82,18 +82,30 @@ class Evaluator:
 
     def _load(self, buffer: Buffer, value: Value, position: Position) -> Expr:
         self.record(buffer, value, position, writes=False)
-        return self.b.load(buffer, self.offset(value, position))
+        return self.b.load(buffer, self.offset(buffer, value, position))
 
     def store(self, buffer: Buffer, value: Value, position: Position, result: Expr) -> None:
         """Write the element of `value` at `position`."""
         self.record(buffer, value, position, writes=True)
-        self.b.store(buffer, self.offset(value, position), result)
+        self.b.store(buffer, self.offset(buffer, value, position), result)
 
-    def offset(self, value: Value, position: Position) -> Index:
+    def offset(self, buffer: Buffer, value: Value, position: Position) -> Index:
         """Where the element lies in the value's buffer."""
-        if self.flat:
-            return position[0] if value.type.size != 1 else ix.constant(0)
-        return self.b.ravel(position, value.shape)
+        linear = self.flat or value.shape != buffer.type.shape
+        if not buffer.panel:
+            return self._linear(value, position) if linear else self.b.ravel(position, value.shape)
+        if linear:
+            position = self.b.unravel(self._linear(value, position), buffer.type.shape)
+        *leading, columns = buffer.type.shape
+        panel, column = self.b.divmod(position[-1], buffer.panel)
+        places = (math.prod(leading), buffer.panel)
+        return self.b.ravel((panel, self.b.ravel(position[:-1], leading), column), (columns // buffer.panel, *places))
+
+    def _linear(self, value: Value, position: Position) -> Index:
+        """The row-major offset of an element."""
+        if not self.flat:
+            return self.b.ravel(position, value.shape)
+        return position[0] if value.type.size != 1 else ix.constant(0)
 
     def record(self, buffer: Buffer, value: Value, position: Position | None, writes: bool) -> None:
         """Note an access for the placement of barriers; without a position it is to the whole buffer."""

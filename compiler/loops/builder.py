@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class Builder:
         if high is None and stop.op == "const":
             turns = max(0, -(-(stop.attr - low) // step))
             high = low + max(0, turns - 1) * step
-        attr = f"{name}{self._variables}" if high is None else LoopRange(f"{name}{self._variables}", low, high)
+        attr = f"{name}{self._variables}" if high is None else LoopRange(f"{name}{self._variables}", low, high, step)
         var = Expr("var", VType(I64), (), attr)
         carried = tuple(Expr("var", value.type, (), f"{name}{self._variables}_{n}") for n, value in enumerate(initial))
         results = tuple(Expr("var", value.type, (), f"{name}{self._variables}_{n}") for n, value in enumerate(initial))
@@ -316,16 +317,36 @@ class Builder:
 
     def divmod(self, index: Index, divisor: int) -> tuple[Index, Index]:
         """Quotient and remainder of a non-negative index: symbolic where that works, else computed."""
-        if divisor == 1:
+        if divisor <= 1:
+            # Along an axis of size 0 there is no index: this is code of a loop that never turns.
             return index, ix.constant(0)
         if (parts := index.split(divisor)) is not None:
             return parts
+        if (start := self._common_start(index, divisor)) is not None:
+            quotient, remainder = self.divmod(start, divisor)
+            return quotient, ix.lanes(remainder, self.active or self.lanes, index.stride)
         value = self.expr(index)
         high = None if index.high is None else index.high // divisor
         quotient = self.index(self.div(value, divisor), 0, high)
         remainder = self.index(self.binary("rem", value, divisor), 0, divisor - 1)
         self._divided[quotient, remainder] = index, divisor
         return quotient, remainder
+
+    def _common_start(self, index: Index, divisor: int) -> Index | None:
+        """The index of lane 0, when all lanes lie between the same two multiples of `divisor`; else None.
+
+        They do when everything but the lanes comes in steps that divide `divisor`, and the lanes stay within a step.
+        """
+        span = index.stride * ((self.active or self.lanes) - 1)
+        if index.vector is not None or index.stride <= 0 or index.low is None or index.high is None:
+            return None
+        grid = math.gcd(divisor, index.constant)
+        for variable, coefficient in index.terms:
+            known = variable.attr if isinstance(variable.attr, LoopRange) else LoopRange("", 0, 0)
+            grid = math.gcd(grid, coefficient * known.step, coefficient * known.low)
+        if span >= grid:
+            return None
+        return Index(index.terms, index.constant, 0, None, index.low, max(index.low, index.high - span))
 
     def ravel(self, index: Sequence[Index], shape: Sequence[int]) -> Index:
         """The row-major offset of an index into a tensor of this shape."""

@@ -69,12 +69,14 @@ class Buffer:
     """Memory that a kernel reads or writes: a parameter of the kernel, or its own scratch.
 
     `space` is "param" (a pointer handed in), "scratch" (memory of the running thread, alive during one kernel) or
-    "stack" (a few vectors that the compiler should keep in registers).
+    "stack" (a few vectors that the compiler should keep in registers). With a `panel`, elements do not lie in row-major
+    order: the last axis is cut into panels of so many columns, which lie one behind the other.
     """
 
     name: str
     type: TensorType
     space: str = "param"
+    panel: int = 0
 
 
 @dataclass(frozen=True, eq=False)

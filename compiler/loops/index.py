@@ -109,11 +109,12 @@ class Index:
 
 @dataclass(frozen=True)
 class LoopRange:
-    """The name of a loop variable and the bounds of its value, both inclusive."""
+    """The name of a loop variable, the bounds of its value, both inclusive, and the steps in which it goes up."""
 
     name: str
     low: int
     high: int
+    step: int = 1
 
     def __str__(self) -> str:
         return self.name

@@ -22,7 +22,7 @@ def program(name: str = "step", code: bytes = b"\x7fELF code") -> Program:
         name,
         code,
         (
-            Argument("dense/kernel", TensorType(F32, (10, 128)), "parameter", (1, 0), True),
+            Argument("dense/kernel", TensorType(F32, (10, 128)), "parameter", (1, 0), written=True),
             Argument("x", TensorType(F32, (OPEN, 784)), "data"),
             Argument("rows", TensorType(I32, (32,)), "indices"),
         ),

@@ -23,7 +23,7 @@ def arguments(draw: st.DrawFn) -> tuple[Argument, ...]:
         if not permutation and draw(st.booleans()):
             shape = (OPEN, *shape)
         type_ = TensorType(draw(st.sampled_from(DTYPES)), shape)
-        found.append(Argument(name, type_, draw(st.text(max_size=8)), permutation, draw(st.booleans())))
+        found.append(Argument(name, type_, draw(st.text(max_size=8)), permutation, 0, draw(st.booleans())))
     return tuple(found)
 
 
