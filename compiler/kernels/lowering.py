@@ -175,12 +175,12 @@ def _divided_operands(task: Task) -> Iterator[tuple[Value, Partition]]:
 def each_block(b: Builder, block: Index, unit: int, size: int, body: Callable[[Index, int], None]) -> None:
     """Run `body(first, count)` for a block of `size` elements: the last one may hold fewer, and is code of its own."""
     whole, left = divmod(size, unit)
-    if not left:
-        body(block.scaled(unit), unit)
+    if not left or not whole:
+        # All blocks are alike, or there is just one.
+        body(block.scaled(unit), left or unit)
         return
     last = b.compare("eq", b.expr(block), whole)
-    if whole:
-        with b.when(b.unary("not", last)):
-            body(block.scaled(unit), unit)
+    with b.when(b.unary("not", last)):
+        body(block.scaled(unit), unit)
     with b.when(last):
         body(block.scaled(unit), left)
