@@ -1,0 +1,1 @@
+"""Kernel builders: from the groups of a fused graph to loop IR."""

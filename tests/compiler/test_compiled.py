@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from gradloom.compiler.ir import Graph
 from compiled import check
+from gradloom.compiler.ir import Graph
 from random_graphs import graphs
 
 

@@ -158,7 +158,7 @@ def test_inside_a_binding_layouts_are_written_back_on_demand_and_at_the_end(layo
 
 def test_layouts_are_written_back_when_the_body_raises(layout):
     x, y = np.arange(6).reshape(3, 2), np.zeros((3, 2), np.int64)
-    with pytest.raises(KeyboardInterrupt), layout.bind({"x": x, "y": y}) as binding:
+    with pytest.raises(KeyboardInterrupt), layout.bind({"x": x, "y": y}) as binding:  # noqa: PT012
         binding.run()
         raise KeyboardInterrupt
     np.testing.assert_array_equal(y, x)
