@@ -2,52 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from gradloom.compiler.barriers import place_barriers
 from gradloom.compiler.ir import Graph
-from gradloom.compiler.ir_text import print_graph
 from gradloom.compiler.kernels.lowering import Machine
-from gradloom.compiler.llvm.target import Target
 from gradloom.compiler.loops.grammar import Kernel
 from gradloom.compiler.loops.structure import structure
 from gradloom.compiler.memory import MemoryPlan, plan_memory
+from gradloom.compiler.options import Options
 from gradloom.compiler.passes.fuse import Decision, fuse
 from gradloom.compiler.passes.layout import choose_layouts
 from gradloom.compiler.passes.simplify import simplify
 from gradloom.compiler.program import Argument, Barrier, Call, Program, Step
 from gradloom.compiler.schedule import Schedule, schedule
 
-CODE_VERSION = 1
-"""Counts changes of the code that is generated for a graph: compiled code of another version is never used."""
-
 PARALLEL_BYTES = 16384
 """Bytes that a step moves at least for a second thread to pay."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a graph is compiled.
-
-    `cores` is the number of threads to divide work for (any number runs the program, with the same results);
-    `memory_limit` in bytes; without `simplify` or `fuse`, graphs go through these stages unchanged.
-    """
-
-    target: Target = field(default_factory=Target.host)
-    cores: int = 1
-    simplify: bool = True
-    fuse: bool = True
-    memory_limit: int | None = None
-
-    @property
-    def machine(self) -> Machine:
-        target = self.target
-        return Machine(target.lanes * 4, target.registers, self.cores, target.l1, target.l2)
 
 
 class Lowering:
@@ -80,10 +54,15 @@ class Lowering:
         """What fusion did and refused, with reasons."""
         return self._fused[1]
 
+    @property
+    def _machine(self) -> Machine:
+        target = self.options.target
+        return Machine(target.lanes * 4, target.registers, self.options.cores, target.l1, target.l2)
+
     @cached_property
     def scheduled(self) -> Schedule:
         """The kernels in order, as loop IR."""
-        return schedule(self.fused, self.options.machine)
+        return schedule(self.fused, self._machine)
 
     @cached_property
     def memory(self) -> MemoryPlan:
@@ -120,10 +99,7 @@ class Lowering:
             for buffer, footprint in launch.footprints.items()
             if footprint.writes and buffer in self.scheduled.places
         }
-        return tuple(
-            replace(a, written=number in written)
-            for number, a in enumerate(self.scheduled.arguments)
-        )
+        return tuple(replace(a, written=number in written) for number, a in enumerate(self.scheduled.arguments))
 
     @cached_property
     def module(self) -> Any:
@@ -187,15 +163,6 @@ def lower(graph: Graph, options: Options | None = None) -> Lowering:
 def compile_graph(graph: Graph, options: Options | None = None) -> Program:
     """Compile a graph; raises `MemoryLimitError` before anything is generated."""
     return lower(graph, options).program()
-
-
-def cache_key(graph: Graph, options: Options) -> str:
-    """A digest of what compiled code depends on: the graph without provenance, and all that compiles it."""
-    from llvmlite import __version__ as llvmlite_version
-
-    text = print_graph(graph, comments=False)
-    parts: Sequence[object] = (CODE_VERSION, llvmlite_version, options, text)
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
 def _symbol(name: str) -> str:

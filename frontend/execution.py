@@ -68,14 +68,16 @@ def compiled_program(graph: Graph, memory_limit: int | None = None) -> Program:
 
     Work is divided for the processors there are, not for the threads in use: results are the same for any number.
     """
-    from gradloom.compiler import pipeline
+    from gradloom.compiler.options import Options, cache_key
     from gradloom.runtime import cache
     from gradloom.runtime.cpus import available_cpus
 
-    options = pipeline.Options(cores=available_cpus(), memory_limit=memory_limit)
-    key = pipeline.cache_key(graph, options)
+    options = Options(cores=available_cpus(), memory_limit=memory_limit)
+    key = cache_key(graph, options)
     program = cache.load(key)
     if program is None:
+        from gradloom.compiler import pipeline  # the compiler's back end loads when there is something to compile
+
         program = pipeline.compile_graph(graph, options)
         cache.store(key, program)
     return program

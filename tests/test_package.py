@@ -27,6 +27,7 @@ COMPILER_ORDER = [
     {"kernels"},
     {"schedule"},
     {"llvm"},
+    {"options"},
     {"pipeline"},
 ]
 """Parts of the compiler: each imports from its left only, and neighbours in one place not from each other."""

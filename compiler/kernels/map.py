@@ -45,9 +45,9 @@ def lower_flat(task: Task) -> Lowered:
     size, lanes = results[0].type.size, task.lanes
     if size <= lanes:
         with lowering.blocks(1 if size else 0):
-            for start, width, active in tail(0, size):
+            for begin, width, active in tail(0, size):
                 with b.vectorized(width, active):
-                    lowering.store(results, (ix.lanes(ix.constant(start), active),))
+                    lowering.store(results, (ix.lanes(ix.constant(begin), active),))
         return lowering.finish(1 if size else 0)
     unit = -(-block_unit(size, cost_of(task.group.members) / lanes) // lanes) * lanes
     # The last block also takes the partial vector at the end.
