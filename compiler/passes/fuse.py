@@ -222,7 +222,12 @@ class _Fusion:
         own = tuple(range(len(shape)))
         members = set(draft.members)
         for operand in value.inputs:
-            start = own if isinstance(value.op, Reduction) else own[len(own) - operand.type.rank :]
+            start: Labels = own
+            if isinstance(value.op, Elementwise):
+                start = own[len(own) - operand.type.rank :]
+            elif not isinstance(value.op, Reduction):
+                # A gather reads rows that are known when it runs.
+                start = (None,) * operand.type.rank
             for leaf, labels in self._leaves(operand, start):
                 if leaf in members and any(
                     label != axis

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradloom.compiler import ops
+from compiled import check
+from gradloom.compiler import ops, pipeline
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.ops.base import Contraction, Elementwise, Reduction, Scatter
@@ -114,6 +115,21 @@ def test_a_reader_at_other_positions_stays_apart() -> None:
     refused = [decision for decision in decisions if not decision.fused]
     assert [decision.reason for decision in refused] == ["it reads the kernel's result at other positions than its own"]
     assert "stays apart from" in str(refused[0])
+
+
+@pytest.mark.parametrize("shape", [(5, 2), (6, 40)])
+def test_a_gather_reads_results_from_memory(shape: tuple[int, ...]) -> None:
+    """Which rows it reads is known when it runs: they may be any, and not the kernel's own."""
+    for function in (ops.softmax, lambda x: ops.relu(ops.matmul(x, ops.transpose(x))), ops.exp):
+        graph, (x,) = build(shape)
+        y = function(x)
+        graph.output("y", y)
+        graph.output("z", ops.take(y, np.zeros(shape[0], np.int32), axis=0))
+        low = pipeline.lower(graph)
+        assert len(low.fused.groups) == 2
+        (refused,) = (decision for decision in low.decisions if not decision.fused)
+        assert refused.reason == "it reads the kernel's result at other positions than its own"
+        check(graph, {"x0": np.random.default_rng(0).normal(size=shape).astype(np.float32)})
 
 
 def test_a_joining_that_would_close_a_circle_is_refused() -> None:
