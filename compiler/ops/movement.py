@@ -204,7 +204,7 @@ class Pad(Movement):
         for at, size, low, gap in zip(position, operand.type.shape, self.low, self.interior, strict=True):
             own = at + (-low)
             span = (size - 1) * (gap + 1)
-            own, covered = _clamped(b, own, span)
+            own, covered = clamped(b, own, span)
             inside = inside if covered is None else b.binary("and", inside, covered)
             if gap:
                 own, rest = b.divmod(own, gap + 1)
@@ -227,7 +227,7 @@ class Pad(Movement):
         return (node.graph.apply(Slice(self.low, stop, tuple(gap + 1 for gap in self.interior)), cotangent),)
 
 
-def _clamped(b: Builder, at: Index, last: int) -> tuple[Index, Expr | None]:
+def clamped(b: Builder, at: Index, last: int) -> tuple[Index, Expr | None]:
     """The index moved into [0, last], and whether it was there: None if that is known."""
     if at.low is not None and at.high is not None and at.low >= 0 and at.high <= last:
         return at, None
@@ -268,7 +268,7 @@ class Concatenate(Movement):
             behind = at.high is not None and at.high < start
             before = at.low is not None and at.low >= start + size
             if size and not behind and not before:
-                own, _ = _clamped(b, at + (-start), size - 1)
+                own, _ = clamped(b, at + (-start), size - 1)
                 element = operand.read((*position[: self.axis], own, *position[self.axis + 1 :]))
                 result = element if result is None else b.select(b.compare("ge", b.expr(at), start), element, result)
             start += size
