@@ -34,6 +34,7 @@ from gradloom.compiler.ops.comparison import (
     Select,
 )
 from gradloom.compiler.ops.contractions import Matmul
+from gradloom.compiler.ops.convolution import Conv2D, Conv2DInputGrad, Conv2DKernelGrad
 from gradloom.compiler.ops.elementwise import (
     Absolute,
     Ceil,
@@ -54,6 +55,8 @@ from gradloom.compiler.ops.elementwise import (
 from gradloom.compiler.ops.indexing import Gather, ScatterAdd
 from gradloom.compiler.ops.markers import CustomGradient, StopGradient
 from gradloom.compiler.ops.movement import BroadcastTo, Concatenate, Iota, Pad, Reshape, Reverse, Slice, Transpose
+from gradloom.compiler.ops.pooling import MaxPool, MaxPoolGrad, MaxPoolSelect, SumPool, SumPoolGrad
+from gradloom.compiler.ops.random_bits import RandomUniform
 from gradloom.compiler.ops.reductions import Max, Min, Prod, Sum
 from gradloom.compiler.types import BOOL, F32, F64, I32, I64, OPEN, U8, TensorType, as_dtype
 
@@ -200,6 +203,9 @@ def rows(count: int, beyond: int = 0) -> Sampler:
     return lambda rng, type_: rng.integers(-beyond if type_.dtype != U8 else 0, count + beyond, type_.shape)
 
 
+WITHOUT_KERNEL = ("conv2d", "conv2d_input_grad", "conv2d_kernel_grad")
+"""Ops that the interpreter computes and no kernel does: the tests of compiled ops leave them out."""
+
 CASES: list[OpCase] = [
     # Elementwise, one operand.
     case(Negative(), "f32[3,5]", normal),
@@ -309,6 +315,52 @@ CASES: list[OpCase] = [
     case(Matmul(False, True), "f32[3,4] f32[5,4]", normal, length=4),
     case(Matmul(True, True), "f32[4,3] f32[5,4]", normal, length=4),
     case(Matmul(False, True), "f32[2,1,3,4] f32[3,5,4]", normal, length=4),
+    # Convolutions: 1x1; 3x3 with padding; strides, asymmetric padding and pixels that no window reaches; dilation;
+    # groups; depthwise; a stride larger than the window; a window as large as the padded image.
+    case(Conv2D(), "f32[2,3,4,5] f32[1,1,5,7]", normal, length=5),
+    case(Conv2D(padding=((1, 1), (1, 1))), "f32[2,5,4,3] f32[3,3,3,2]", normal, length=27),
+    case(Conv2D((2, 2), ((0, 1), (1, 0))), "f32[1,7,6,2] f32[3,2,2,17]", normal, length=12),
+    case(Conv2D((1, 2), ((2, 2), (0, 1)), (2, 3)), "f32[2,6,9,2] f32[3,2,2,3]", normal, length=12),
+    case(Conv2D((2, 1), groups=2), "f32[2,5,4,4] f32[2,3,2,6]", normal, length=12),
+    case(Conv2D(padding=((1, 1), (1, 1)), groups=5), "f32[1,4,4,5] f32[3,3,1,10]", normal, length=9),
+    case(Conv2D((3, 3)), "f32[1,7,8,2] f32[1,2,2,3]", normal, length=4),
+    case(Conv2D(padding=((0, 1), (0, 0))), "f32[2,3,2,3] f32[4,2,3,2]", normal, length=24),
+    case(Conv2DInputGrad((3, 4)), "f32[2,3,4,7] f32[1,1,5,7]", normal, length=7),
+    case(Conv2DInputGrad((5, 4), padding=((1, 1), (1, 1))), "f32[2,5,4,2] f32[3,3,3,2]", normal, length=18),
+    case(Conv2DInputGrad((7, 6), (2, 2), ((0, 1), (1, 0))), "f32[1,3,3,5] f32[3,2,2,5]", normal, length=30),
+    case(Conv2DInputGrad((6, 9), (1, 2), ((2, 2), (0, 1)), (2, 3)), "f32[2,6,4,3] f32[3,2,2,3]", normal, length=18),
+    case(Conv2DInputGrad((5, 4), (2, 1), groups=2), "f32[2,2,2,6] f32[2,3,2,6]", normal, length=18),
+    case(Conv2DInputGrad((7, 8), (3, 3)), "f32[1,3,3,3] f32[1,2,2,3]", normal, length=6),
+    case(Conv2DKernelGrad((1, 1)), "f32[2,3,4,5] f32[2,3,4,7]", normal, length=24),
+    case(Conv2DKernelGrad((3, 3), padding=((1, 1), (1, 1))), "f32[2,5,4,3] f32[2,5,4,2]", normal, length=40),
+    case(Conv2DKernelGrad((3, 2), (2, 2), ((0, 1), (1, 0))), "f32[1,7,6,2] f32[1,3,3,5]", normal, length=9),
+    case(Conv2DKernelGrad((3, 2), (1, 2), ((2, 2), (0, 1)), (2, 3)), "f32[2,6,9,2] f32[2,6,4,3]", normal, length=48),
+    case(Conv2DKernelGrad((2, 3), (2, 1), groups=2), "f32[2,5,4,4] f32[2,2,2,6]", normal, length=8),
+    case(Conv2DKernelGrad((1, 2), (3, 3)), "f32[1,7,8,2] f32[1,3,3,3]", normal, length=9),
+    # Pooling: side by side; overlapping, with padding before, behind and both; a stride larger than the window; ties.
+    case(MaxPool((2, 2), (2, 2)), "f32[2,4,6,5]", apart),
+    case(MaxPool((3, 2), (2, 1), ((1, 1), (0, 1))), "f32[2,5,4,17]", apart),
+    case(MaxPool((1, 2), (2, 3)), "f32[1,5,7,3]", apart),
+    case(MaxPool((3, 3), (1, 1), ((2, 2), (1, 0))), "i32[2,2,4,3]", integers),
+    case(MaxPool((2, 3), (2, 1), ((0, 1), (1, 1))), "u8[1,3,3,33]", integers),
+    case(MaxPoolGrad((2, 2), (2, 2)), "f32[2,4,6,5] f32[2,2,3,5]", apart, normal),
+    case(MaxPoolGrad((3, 2), (2, 1), ((1, 1), (0, 1))), "f32[2,5,4,17] f32[2,3,4,17]", apart, normal),
+    case(MaxPoolGrad((1, 2), (2, 3)), "f32[1,5,7,3] f32[1,3,2,3]", apart, normal),
+    case(MaxPoolGrad((3, 3), (1, 1), ((2, 2), (1, 1))), "f32[1,3,4,4] f32[1,5,4,4]", integers, smooth=False),
+    case(MaxPoolSelect((2, 2), (2, 2)), "f32[2,4,6,5] f32[2,4,6,5]", apart, normal),
+    case(MaxPoolSelect((3, 2), (2, 1), ((1, 1), (0, 1))), "f32[2,5,4,17] f32[2,5,4,17]", apart, normal),
+    case(MaxPoolSelect((3, 3), (1, 1), ((2, 2), (1, 1))), "f32[1,3,4,4] f32[1,3,4,4]", integers, smooth=False),
+    case(SumPool((2, 2), (2, 2)), "f32[2,4,6,5]", normal),
+    case(SumPool((3, 2), (2, 1), ((1, 1), (0, 1))), "f32[2,5,4,17]", normal),
+    case(SumPool((3, 3), (1, 1), ((1, 1), (1, 1))), "f32[2,4,3,3]", normal),
+    case(SumPool((1, 2), (2, 3)), "i32[1,5,7,3]", integers),
+    case(SumPoolGrad((4, 6), (2, 2), (2, 2)), "f32[2,2,3,5]", normal),
+    case(SumPoolGrad((5, 4), (3, 2), (2, 1), ((1, 1), (0, 1))), "f32[2,3,4,17]", normal),
+    case(SumPoolGrad((4, 3), (3, 3), (1, 1), ((1, 1), (1, 1))), "f32[2,4,3,3]", normal),
+    case(SumPoolGrad((5, 7), (1, 2), (2, 3)), "i32[1,3,2,3]", integers),
+    # Random numbers.
+    case(RandomUniform((5, 37), 3), "i64[]", extreme),
+    case(RandomUniform((2, 3, 4, 5), 0), "i64[]", integers),
     # Rows by index.
     case(Gather(), "f32[7,3] i32[4]", normal, rows(7, beyond=2)),
     case(Gather(), "f32[7] i64[2,3]", normal, rows(7)),
