@@ -14,9 +14,12 @@ from typing import Any, Literal
 import numpy as np
 
 from gradloom import initializers, ops
+from gradloom.compiler import ops as compiler_ops
 from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Graph, Input, Value, building
 from gradloom.compiler.types import DType, TensorType, as_dtype
+from gradloom.operators import TensorOperators
+from gradloom.recording import find_recorded
 
 ALIGNMENT = 64
 """Bytes: variables begin on a cache line, which is also the widest vector register."""
@@ -24,7 +27,7 @@ ALIGNMENT = 64
 Role = Literal["parameter", "state", "hyperparameter"]
 
 
-class Variable:
+class Variable(TensorOperators):
     """A tensor with a name whose value is kept between runs.
 
     initializer: an array (or number), an initializer, its name, or a function of (shape, dtype).
@@ -37,9 +40,6 @@ class Variable:
     `value` is the host array: C-contiguous, 64-byte aligned and owned by the variable. Inside a trace Python's
     operators and `gl.ops` read it as a symbolic value.
     """
-
-    # NumPy must leave `array + variable` to `Variable.__radd__`.
-    __array_ufunc__ = None
 
     def __init__(
         self,
@@ -139,6 +139,12 @@ class Variable:
         """The variable's value in a graph that is being traced: its input there, or what was assigned since."""
         return Trace.of(graph, self).read(self)
 
+    def _operate(self, operation: str, *operands: Any) -> Any:
+        symbolic = find_recorded(operands)
+        if symbolic is not None:
+            return symbolic.record_call(getattr(compiler_ops, operation), operands, {})
+        return Value.arithmetic.apply(operation, *(self._here() if x is self else x for x in operands))
+
     def _here(self) -> Value:
         """The value in the current trace, for Python's operators."""
         trace = Trace.current()
@@ -168,79 +174,6 @@ class Variable:
 
     def __len__(self) -> int:
         return len(self._value)
-
-    def __getitem__(self, key: Any) -> Value:
-        return self._here()[key]
-
-    def __add__(self, other: Any) -> Value:
-        return _apply("add", self._here(), other)
-
-    def __radd__(self, other: Any) -> Value:
-        return _apply("add", other, self._here())
-
-    def __sub__(self, other: Any) -> Value:
-        return _apply("subtract", self._here(), other)
-
-    def __rsub__(self, other: Any) -> Value:
-        return _apply("subtract", other, self._here())
-
-    def __mul__(self, other: Any) -> Value:
-        return _apply("multiply", self._here(), other)
-
-    def __rmul__(self, other: Any) -> Value:
-        return _apply("multiply", other, self._here())
-
-    def __truediv__(self, other: Any) -> Value:
-        return _apply("divide", self._here(), other)
-
-    def __rtruediv__(self, other: Any) -> Value:
-        return _apply("divide", other, self._here())
-
-    def __floordiv__(self, other: Any) -> Value:
-        return _apply("floor_divide", self._here(), other)
-
-    def __rfloordiv__(self, other: Any) -> Value:
-        return _apply("floor_divide", other, self._here())
-
-    def __mod__(self, other: Any) -> Value:
-        return _apply("mod", self._here(), other)
-
-    def __rmod__(self, other: Any) -> Value:
-        return _apply("mod", other, self._here())
-
-    def __pow__(self, other: Any) -> Value:
-        return _apply("power", self._here(), other)
-
-    def __rpow__(self, other: Any) -> Value:
-        return _apply("power", other, self._here())
-
-    def __matmul__(self, other: Any) -> Value:
-        return _apply("matmul", self._here(), other)
-
-    def __rmatmul__(self, other: Any) -> Value:
-        return _apply("matmul", other, self._here())
-
-    def __neg__(self) -> Value:
-        return -self._here()
-
-    def __abs__(self) -> Value:
-        return abs(self._here())
-
-    def __lt__(self, other: Any) -> Value:
-        return _apply("less", self._here(), other)
-
-    def __le__(self, other: Any) -> Value:
-        return _apply("less_equal", self._here(), other)
-
-    def __gt__(self, other: Any) -> Value:
-        return _apply("greater", self._here(), other)
-
-    def __ge__(self, other: Any) -> Value:
-        return _apply("greater_equal", self._here(), other)
-
-
-def _apply(operation: str, *operands: Any) -> Value:
-    return Value.arithmetic.apply(operation, *operands)
 
 
 class Trace:
