@@ -186,7 +186,7 @@ def row_step(step: str, x: Value, y: Value) -> Value:
         "times mean": lambda: y * ops.mean(x, axis=-1, keepdims=True),
         "plus input": lambda: y + x,
         "square": lambda: ops.square(ops.tanh(y)),
-        "mask": lambda: ops.where(ops.greater(y, ops.mean(y, axis=-1, keepdims=True)), y, x),
+        "mask": lambda: ops.where(ops.greater(x, 0.0), y, ops.mean(y, axis=-1, keepdims=True)),
         "shifted": lambda: y + ops.flip(y, -1),
         "first row": lambda: y + ops.sum(y[:1] * 0.5, axis=-1, keepdims=True),
     }[step]()
