@@ -76,7 +76,7 @@ def _accesses(launch: Launch, schedule: Schedule, plan: MemoryPlan) -> list[_Acc
             continue
         partition = ONE_BLOCK if launch.kernel.blocks == 1 else footprint.partition
         if pointer.space == "arena":
-            start, stop = pointer.at, pointer.at + buffer.type.nbytes
+            start, stop = pointer.at, pointer.at + buffer.nbytes
             found.append(_Access("arena", start, stop, buffer, partition, footprint.writes))
         else:
             found.append(_Access(pointer.at, 0, 1, buffer, partition, footprint.writes))

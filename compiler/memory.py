@@ -55,9 +55,9 @@ def plan_memory(schedule: Schedule, limit: int | None = None) -> MemoryPlan:
     placed: list[Slot] = []
     slots: dict[Buffer, Slot] = {}
     end = len(schedule.launches) - 1
-    for buffer in sorted(lifetimes, key=lambda buffer: (-buffer.type.nbytes, lifetimes[buffer])):
-        first, last = lifetimes[buffer] if buffer.type.nbytes >= SHARED_FROM else (0, end)
-        slot = Slot(buffer.name, _lowest(placed, buffer.type.nbytes, first, last), buffer.type.nbytes, first, last)
+    for buffer in sorted(lifetimes, key=lambda buffer: (-buffer.nbytes, lifetimes[buffer])):
+        first, last = lifetimes[buffer] if buffer.nbytes >= SHARED_FROM else (0, end)
+        slot = Slot(buffer.name, _lowest(placed, buffer.nbytes, first, last), buffer.nbytes, first, last)
         placed.append(slot)
         slots[buffer] = Slot(slot.name, slot.offset, slot.nbytes, *lifetimes[buffer])
     arena = max((_aligned(slot.offset + slot.nbytes) for slot in placed), default=0)

@@ -8,24 +8,29 @@ from dataclasses import dataclass, field
 
 from gradloom.compiler.errors import VerificationError
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
+from gradloom.compiler.kernels.border import lower_border
+from gradloom.compiler.kernels.contraction import lower_contraction
+from gradloom.compiler.kernels.convolution import border_needed
 from gradloom.compiler.kernels.evaluate import Footprint, Partition
-from gradloom.compiler.kernels.lowering import Machine, Task
+from gradloom.compiler.kernels.lowering import Lowered, Machine, Task
 from gradloom.compiler.kernels.map import lower_map
-from gradloom.compiler.kernels.matmul import lower_matmul
+from gradloom.compiler.kernels.product import NO_BORDER
 from gradloom.compiler.kernels.reduce import lower_reduce
 from gradloom.compiler.kernels.rows import lower_row_group
 from gradloom.compiler.kernels.scatter import lower_scatter
 from gradloom.compiler.loops.grammar import Buffer, Kernel
 from gradloom.compiler.ops.base import Elementwise
+from gradloom.compiler.ops.convolution import Convolution
 from gradloom.compiler.passes.fuse import storage
 from gradloom.compiler.program import Argument, Pointer
 from gradloom.compiler.types import TensorType
+
+Border = tuple[int, int, int, int]
 
 LOWERINGS = {
     "map": lower_map,
     "rows": lower_row_group,
     "reduce": lower_reduce,
-    "contraction": lower_matmul,
     "scatter": lower_scatter,
 }
 """The kernel builder of each kind of group."""
@@ -89,6 +94,8 @@ class _Scheduler:
         self.early: list[tuple[Value, Buffer]] = []
         self.late: list[tuple[Value, Buffer]] = []
         self.saved: dict[Buffer, Buffer] = {}
+        self.borders = self._borders()
+        self.bordered: dict[Value, Buffer] = {}
         self.readers = self._readers()
         self.maker = {value: group for group in graph.groups for value in group.results}
         self.after: dict[Group, set[Group]] = {
@@ -104,7 +111,7 @@ class _Scheduler:
         for group in self._ordered():
             for value in group.results:
                 if value not in self.buffers:
-                    self.buffers[value] = Buffer(f"v{value.number}", value.type, panel=self.panelled.get(value, 0))
+                    self.buffers[value] = self._intermediate(value)
             self._lower(group)
         for value, buffer in self.early:
             if buffer in self.saved:
@@ -112,6 +119,42 @@ class _Scheduler:
         for value, buffer in self.late:
             self._copy(value, self.buffers[value], buffer)
         return self.result
+
+    def _intermediate(self, value: Value) -> Buffer:
+        """Memory for a result that stays within the step."""
+        border = self.borders.get(value, NO_BORDER)
+        buffer = Buffer(f"v{value.number}", value.type, panel=self.panelled.get(value, 0), border=border)
+        self._clear_border(buffer)
+        return buffer
+
+    def _borders(self) -> dict[Value, Border]:
+        """How far windows reach beyond the images that convolutions read."""
+        borders: dict[Value, Border] = {}
+        for value in self.graph.live():
+            if isinstance(value.op, Convolution) and any(border := border_needed(value)):
+                x = value.inputs[0]
+                sides = [max(pair) for pair in zip(borders.get(x, NO_BORDER), border, strict=True)]
+                borders[x] = (sides[0], sides[1], sides[2], sides[3])
+        return borders
+
+    def _clear_border(self, buffer: Buffer) -> None:
+        if any(buffer.border):
+            lanes = self.machine.lanes([buffer.type.dtype])
+            self._append(lower_border(buffer, lanes), Group(f"border/{buffer.name}", "map", (), ()))
+
+    def _bordered_operands(self, group: Group) -> dict[Value, Buffer]:
+        """Copies with a border of what convolutions read and what lies in memory without one (inputs, reshapes)."""
+        found: dict[Value, Buffer] = {}
+        for member in group.members:
+            x = member.inputs[0] if isinstance(member.op, Convolution) else None
+            if x is None or x not in self.borders or self.buffers[storage(x)].border == self.borders[x]:
+                continue
+            if x not in self.bordered:
+                self.bordered[x] = Buffer(f"bordered{x.number}", x.type, border=self.borders[x])
+                self._clear_border(self.bordered[x])
+                self._copy(x, self.buffers[storage(x)], self.bordered[x])
+            found[x] = self.bordered[x]
+        return found
 
     def panels(self) -> dict[Value, int]:
         """The values that should lie in panels: matrices that several threads write, each its own columns."""
@@ -125,7 +168,7 @@ class _Scheduler:
             pointer = self.result.places.get(buffer)
             fixed = pointer is not None and not self._is_stored(pointer)
             partitions = writes.get(buffer, set())
-            if fixed or len(partitions) != 1 or buffer.type.nbytes < PANELLED_FROM:
+            if fixed or len(partitions) != 1 or buffer.type.nbytes < PANELLED_FROM or any(buffer.border):
                 continue
             (partition,) = partitions
             width = buffer.type.shape[-1]
@@ -261,19 +304,26 @@ class _Scheduler:
     def _lower(self, group: Group) -> None:
         members = set(group.members)
         stored = {value: buffer for value, buffer in self.buffers.items() if value not in members}
+        stored |= self._bordered_operands(group)
         targets = {value: self.buffers[value] for value in group.results}
         self._launch(Task(group, stored, targets, self.produced, self.machine))
 
     def _copy(self, value: Value, source: Buffer, target: Buffer) -> None:
         group = Group(f"copy/{target.name}", "map", (), (value,))
-        self._launch(Task(group, {value: source}, {value: target}, {}, self.machine))
+        self._launch(Task(group, {storage(value): source}, {value: target}, {}, self.machine))
 
     def _launch(self, task: Task) -> None:
-        lowered = LOWERINGS[task.group.kind](task)
-        if task.group.members:
+        if task.group.kind == "contraction":
+            for lowered in lower_contraction(task):
+                self._append(lowered, task.group)
+        else:
+            self._append(LOWERINGS[task.group.kind](task), task.group)
+
+    def _append(self, lowered: Lowered, group: Group) -> None:
+        if group.members:
             self.produced.update(lowered.produced)
         if lowered.kernel.blocks:
-            self.result.launches.append(Launch(lowered.kernel, task.group, lowered.footprints))
+            self.result.launches.append(Launch(lowered.kernel, group, lowered.footprints))
 
 
 def _replaces(group: Group, donor: Value, value: Value) -> bool:

@@ -67,7 +67,7 @@ class Evaluator:
             return self.given[value](position)
         if isinstance(value.op, Constant) and value.type.size == 1:
             return self.b.const(value.op.array.reshape(-1)[0].item(), value.dtype)
-        holder = storage(value)
+        holder = value if value in self.stored else storage(value)
         if holder in self.stored:
             return self._load(self.stored[holder], value, position)
         assert isinstance(value.op, Inline), f"{value!r} has neither a buffer nor a computation"
@@ -92,6 +92,12 @@ class Evaluator:
     def offset(self, buffer: Buffer, value: Value, position: Position) -> Index:
         """Where the element lies in the value's buffer."""
         linear = self.flat or value.shape != buffer.type.shape
+        if any(buffer.border):
+            if linear:
+                position = self.b.unravel(self._linear(value, position), buffer.type.shape)
+            image, line, column, channel = position
+            top, _, left, _ = buffer.border
+            return self.b.ravel((image, line + top, column + left, channel), buffer.shape)
         if not buffer.panel:
             return self._linear(value, position) if linear else self.b.ravel(position, value.shape)
         if linear:

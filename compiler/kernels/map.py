@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from gradloom.compiler.ir import Value
 from gradloom.compiler.kernels.lowering import (
     Lowered,
     Lowering,
@@ -19,6 +20,7 @@ from gradloom.compiler.kernels.lowering import (
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Elementwise, Position
+from gradloom.compiler.passes.fuse import storage
 
 
 def lower_map(task: Task) -> Lowered:
@@ -30,12 +32,20 @@ def is_flat(task: Task) -> bool:
     """All tensors have the results' shape or one element, so that one axis can stand for all."""
     shape = task.group.results[0].shape
     size = math.prod(shape)
+    if any(any(task.stored[v].border) for v in _read(task)) or any(any(b.border) for b in task.targets.values()):
+        return False
     return len(shape) != 1 and all(
         isinstance(member.op, Elementwise)
         and all(operand.shape == shape or operand.type.size == 1 for operand in member.inputs)
         and member.type.size in (1, size)
         for member in task.group.members
     )
+
+
+def _read(task: Task) -> set[Value]:
+    """The values that the group reads from memory."""
+    operands = {storage(operand) for member in task.group.members for operand in member.inputs}
+    return (operands | set(task.group.results)) & task.stored.keys()
 
 
 def lower_flat(task: Task) -> Lowered:

@@ -70,13 +70,30 @@ class Buffer:
 
     `space` is "param" (a pointer handed in), "scratch" (memory of the running thread, alive during one kernel) or
     "stack" (a few vectors that the compiler should keep in registers). With a `panel`, elements do not lie in row-major
-    order: the last axis is cut into panels of so many columns, which lie one behind the other.
+    order: the last axis is cut into panels of so many columns, which lie one behind the other. With a `border`, each
+    image of a batch of images lies in a larger one, with so many lines above and below it, and columns to its left and
+    right.
     """
 
     name: str
     type: TensorType
     space: str = "param"
     panel: int = 0
+    border: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that lies in memory: with the border."""
+        if not any(self.border):
+            return self.type.shape
+        images, height, width, channels = self.type.shape
+        top, bottom, left, right = self.border
+        return (images, height + top + bottom, width + left + right, channels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory: with the border."""
+        return TensorType(self.type.dtype, self.shape).nbytes
 
 
 @dataclass(frozen=True, eq=False)

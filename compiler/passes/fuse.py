@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.ops.base import Contraction, Elementwise, Inline, Movement, Reduction, Scatter
+from gradloom.compiler.ops.convolution import Convolution
 from gradloom.compiler.ops.movement import BroadcastTo, Reshape
 
 PROLOGUE_COST = 8
@@ -90,7 +91,11 @@ class _Fusion:
         self.drafts: list[_Draft] = []
         self.home: dict[Value, _Draft] = {}
         self.prologue_cost: dict[Value, int] = {}
-        self.outputs = {storage(output.value) for output in graph.outputs}
+        self.wanted = {storage(output.value) for output in graph.outputs}
+        # The windows of a convolution overlap: what it reads is computed once, and lies in memory.
+        self.wanted.update(
+            storage(value.inputs[0]) for value in graph.values if isinstance(value.op, Convolution) and enabled
+        )
         self.users = graph.users()
 
     def run(self) -> None:
@@ -116,7 +121,7 @@ class _Fusion:
 
     def _place_movement(self, value: Value) -> None:
         """A movement is an index map in whoever reads it, unless its result is asked for."""
-        if value in self.outputs:
+        if value in self.wanted:
             self._begin(value, "map")
         else:
             self.prologue_cost[value] = sum(self._cost(operand) for operand in value.inputs)
@@ -125,7 +130,7 @@ class _Fusion:
         assert isinstance(value.op, Inline)
         drafts = self._drafts_read(value)
         cost = value.op.cost + sum(self._cost(operand) for operand in value.inputs)
-        if not drafts and value not in self.outputs and cost <= PROLOGUE_COST:
+        if not drafts and value not in self.wanted and cost <= PROLOGUE_COST:
             self.prologue_cost[value] = cost
             return
         joined: _Draft | None = None
@@ -213,7 +218,7 @@ class _Fusion:
         """Whether a member of the group is an output, or has a reader outside it other than `reader`."""
         inside = {*draft.members, reader}
         return any(
-            member in self.outputs or any(user not in inside for user in self.users[member]) for member in draft.members
+            member in self.wanted or any(user not in inside for user in self.users[member]) for member in draft.members
         )
 
     def _aligned(self, value: Value, draft: _Draft) -> bool:
@@ -363,7 +368,7 @@ class _Fusion:
         The mask of ReLU's gradient is computed again from the activation instead of being stored beside it.
         """
         read = self._read_between()
-        for value in sorted(read - self.outputs, key=lambda value: value.number):
+        for value in sorted(read - self.wanted, key=lambda value: value.number):
             if not isinstance(value.op, Elementwise) or not self.enabled:
                 continue
             cost = value.op.cost + sum(self._cost(operand) for operand in value.inputs)
@@ -385,7 +390,7 @@ class _Fusion:
 
     def _read_between(self) -> set[Value]:
         """The values that must lie in memory: outputs, and what one group reads of another."""
-        read = {value for value in self.outputs if value in self.home}
+        read = {value for value in self.wanted if value in self.home}
         for draft in self.drafts:
             inside = {*draft.members, *self._prologues(draft)}
             for member in inside:

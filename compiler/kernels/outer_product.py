@@ -1,0 +1,326 @@
+"""The micro-kernel of matrix products: lanes along the columns, prologues in its loads, an epilogue on its result.
+
+A tile of rows × vectors stays in registers while loops run over the depth; each turn broadcasts one element of A per
+row and multiplies it by vectors of B. Where the columns of B are not adjacent in memory, or B is dear to compute, a
+panel of it is first packed into scratch. Where the depth is long and the tiles would stream their operands from far
+away again and again (kernel gradients of convolutions), the outer loops over the depth stand outside of the tiles,
+whose sums wait in scratch in between.
+
+Every element of the result is one chain of multiply-adds in the order of the depth, whatever the tile: results do not
+depend on tiles and threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from gradloom.compiler.ir import Value
+from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, chunks, each_block
+from gradloom.compiler.kernels.product import Product
+from gradloom.compiler.loops import index as ix
+from gradloom.compiler.loops.builder import Builder
+from gradloom.compiler.loops.grammar import Buffer, Expr
+from gradloom.compiler.loops.index import Index
+from gradloom.compiler.ops.base import Position
+from gradloom.compiler.ops.movement import Transpose
+from gradloom.compiler.passes.fuse import storage
+from gradloom.compiler.types import TensorType
+
+PACK_ROWS = 4
+"""Tiles of rows from which on packing a panel of B pays, where B is strided in memory."""
+
+FAR = 4096
+"""Bytes between neighbours along the depth of B from which on each is a page of its own."""
+
+Vectors = Sequence[tuple[int, int, int]]
+"""The vectors of a panel: the first column, the lanes, and how many of them count."""
+
+
+class OuterProduct:
+    """A kernel of one matrix product."""
+
+    def __init__(self, task: Task, product: Product) -> None:
+        self.task = task
+        self.product = product
+        self.lowering = Lowering(task)
+        self.b = self.lowering.b
+        self.lanes = task.lanes
+        machine = task.machine
+        most = 4 if machine.registers >= 32 else 2
+        self.by_columns, self.vectors = _division(product, -(-product.columns // self.lanes), most, machine.cores)
+        # Two registers stay free for the elements of A on their way.
+        registers = machine.registers - self.vectors - 2
+        self.tile = _even_tile(product.rows, max(1, registers // self.vectors))
+        self.panel = self.vectors * self.lanes
+        self.packed: Buffer | None = None
+        self.outer = self._outer_loops()
+        self.sums: Buffer | None = None
+
+    def lower(self) -> Lowered:
+        product, lowering = self.product, self.lowering
+        batches = math.prod(product.batch)
+        if not batches * product.rows * product.columns:
+            return lowering.finish(0)
+        if self._packs():
+            type_ = TensorType(product.b.dtype, (math.prod(product.depth), self.panel))
+            self.packed = self.b.allocate(Buffer("panel", type_, "scratch"))
+        tiles = -(-product.rows // self.tile)
+        most_blocks = 4 * self.task.machine.cores if self.outer else 64
+        unit = product.rows if self.by_columns else self.tile * -(-tiles // most_blocks)
+        if self.outer:
+            type_ = TensorType(product.node.dtype, (unit, self.panel))
+            self.sums = self.b.allocate(Buffer("sums", type_, "scratch"))
+        blocks = batches * -(-product.columns // self.panel) if self.by_columns else -(-product.rows // unit)
+        with lowering.blocks(blocks) as block:
+            if self.by_columns:
+                which, panel = self.b.divmod(block, blocks // batches)
+                batch = self.b.unravel(which, product.batch)
+                each_block(
+                    self.b,
+                    panel,
+                    self.panel,
+                    product.columns,
+                    lambda first, width: self._panel(batch, ix.constant(0), product.rows, first, width),
+                )
+            else:
+                each_block(self.b, block, unit, product.rows, self._rows)
+        return lowering.finish(blocks)
+
+    def _outer_loops(self) -> int:
+        """How many of the depth's loops stand outside of the tiles: so many that what is inside stays in the cache."""
+        product = self.product
+        if len(product.depth) < 2 or product.rows <= self.tile or product.strided_b:
+            return 0
+        width = product.a.shape[-1] + self.panel
+        for outer in range(len(product.depth)):
+            if math.prod(product.depth[outer:]) * width * product.a.dtype.itemsize <= self.task.machine.l2_bytes:
+                return outer
+        return 0
+
+    def _packs(self) -> bool:
+        """Whether a panel of B is copied into scratch before it is used."""
+        product = self.product
+        if product.rows <= self.tile or self.outer:
+            return False
+        holder = self.task.stored.get(storage(product.b))
+        strided = product.strided_b or isinstance(product.b.op, Transpose)
+        stride = product.b.shape[-1] * product.b.dtype.itemsize
+        far = stride >= FAR and product.rows >= PACK_ROWS * self.tile and not (holder and holder.panel)
+        return strided or holder is None or far
+
+    def _rows(self, start: Index, rows: int) -> None:
+        """All columns of a block of rows."""
+        whole, left = divmod(self.product.columns, self.panel)
+        if whole:
+            with self.b.loop(0, whole * self.panel, self.panel, name="n") as loop:
+                self._panel((), start, rows, loop.index, self.panel)
+        if left:
+            self._panel((), start, rows, ix.constant(whole * self.panel), left)
+
+    def _panel(self, batch: Position, start: Index, rows: int, first: Index, width: int) -> None:
+        """`rows` rows from `start` on of a panel of columns."""
+        product = self.product
+        if self.packed is not None:
+            self._pack(batch, first, width)
+        vectors = chunks(width, self.lanes)
+        if not self.outer:
+            self._tiles(rows, lambda at, count: self._whole_tile(batch, start + at, count, first, vectors))
+            return
+        self._tiles(rows, lambda at, count: self._set_sums(at, self._zeros(count, vectors), vectors))
+        self._around(
+            product.depth[: self.outer],
+            lambda depth: self._tiles(
+                rows, lambda at, count: self._add_to_sums(batch, start + at, at, count, depth, first, vectors)
+            ),
+        )
+        self._tiles(rows, lambda at, count: self._finish_sums(batch, start + at, at, count, first, vectors))
+
+    def _tiles(self, rows: int, body: Callable[[Index, int], None]) -> None:
+        """Run `body(first row, rows)` for all tiles of `rows` rows."""
+        whole = rows // self.tile * self.tile
+        if whole > self.tile:
+            with self.b.loop(0, whole, self.tile, name="m") as loop:
+                body(loop.index, self.tile)
+        elif whole:
+            body(ix.constant(0), self.tile)
+        if rows - whole:
+            body(ix.constant(whole), rows - whole)
+
+    def _around(self, sizes: Sequence[int], body: Callable[[Position], None], depth: Position = ()) -> None:
+        """Run `body` inside of loops over `sizes`."""
+        if not sizes:
+            body(depth)
+        elif sizes[0] == 1:
+            self._around(sizes[1:], body, (*depth, ix.constant(0)))
+        else:
+            with self.b.loop(0, sizes[0], name="k") as loop:
+                self._around(sizes[1:], body, (*depth, loop.index))
+
+    # Packing.
+
+    def _pack(self, batch: Position, first: Index, width: int) -> None:
+        """Copy a panel of B into scratch, one row of the panel after the other."""
+        packed, product = self.packed, self.product
+        assert packed is not None
+
+        def row(depth: Position) -> None:
+            at_row = self.b.ravel(depth, product.depth).scaled(self.panel)
+            for start, lanes, active in chunks(width, self.lanes):
+                with self.b.vectorized(lanes, active):
+                    at = product.at_b(batch, depth, ix.lanes(first + start, active))
+                    element = self.lowering.evaluator.read(product.b, at)
+                    self.b.store(packed, ix.lanes(at_row + start, active), element)
+
+        self._around(product.depth, row)
+
+    def _b_vector(self, batch: Position, depth: Position, first: Index, start: int, active: int) -> Expr:
+        if self.packed is not None:
+            row = self.b.ravel(depth, self.product.depth).scaled(self.panel)
+            return self.b.load(self.packed, ix.lanes(row + start, active))
+        at = self.product.at_b(batch, depth, ix.lanes(first + start, active))
+        return self.lowering.evaluator.read(self.product.b, at)
+
+    # Tiles.
+
+    def _whole_tile(self, batch: Position, row: Index, rows: int, first: Index, vectors: Vectors) -> None:
+        places = [self.product.place(self.b, row + r) for r in range(rows)]
+        sums = self._contract(batch, places, (), first, vectors, self._zeros(rows, vectors))
+        for r, place in enumerate(places):
+            self._finish(batch, place, sums[r * len(vectors) : (r + 1) * len(vectors)], first, vectors)
+
+    def _zeros(self, rows: int, vectors: Vectors) -> list[Expr]:
+        return [self.b.zero(self.product.node.dtype, lanes) for _ in range(rows) for _, lanes, _ in vectors]
+
+    def _contract(
+        self,
+        batch: Position,
+        places: Sequence[Position],
+        depth: Position,
+        first: Index,
+        vectors: Vectors,
+        sums: Sequence[Expr],
+    ) -> tuple[Expr, ...]:
+        """The micro-kernel: add to the sums of a tile what the depth's loops from the current one on yield."""
+        product = self.product
+        if len(depth) == len(product.depth):
+            return self._turn(batch, places, depth, first, vectors, sums)
+        if product.depth[len(depth)] == 1:
+            return self._contract(batch, places, (*depth, ix.constant(0)), first, vectors, sums)
+        with self.b.loop(0, product.depth[len(depth)], initial=sums, name="k") as loop:
+            loop.next(*self._contract(batch, places, (*depth, loop.index), first, vectors, loop.carried))
+        return loop.results
+
+    def _turn(
+        self,
+        batch: Position,
+        places: Sequence[Position],
+        depth: Position,
+        first: Index,
+        vectors: Vectors,
+        sums: Sequence[Expr],
+    ) -> tuple[Expr, ...]:
+        b, evaluator, product = self.b, self.lowering.evaluator, self.product
+        right = []
+        for start, lanes, active in vectors:
+            with b.vectorized(lanes, active):
+                right.append(b.broadcast(self._b_vector(batch, depth, first, start, active), lanes))
+        results = list(sums)
+        for r, place in enumerate(places):
+            with b.vectorized(1):
+                left = evaluator.read(product.a, product.at_a(batch, place, depth))
+            for n in range(len(vectors)):
+                slot = r * len(vectors) + n
+                results[slot] = multiply_add(b, left, right[n], results[slot])
+        return tuple(results)
+
+    def _finish(
+        self,
+        batch: Position,
+        place: Position,
+        sums: Sequence[Expr],
+        first: Index,
+        vectors: Vectors,
+    ) -> None:
+        """The epilogue of one row of a tile."""
+        for (start, lanes, active), result in zip(vectors, sums, strict=True):
+            with self.b.vectorized(lanes, active):
+                position = self.product.at_result(batch, place, ix.lanes(first + start, active))
+                finish_tile(self.lowering, self.product.node, position, result)
+
+    # Sums that wait in scratch.
+
+    def _add_to_sums(
+        self,
+        batch: Position,
+        row: Index,
+        at: Index,
+        rows: int,
+        depth: Position,
+        first: Index,
+        vectors: Vectors,
+    ) -> None:
+        places = [self.product.place(self.b, row + r) for r in range(rows)]
+        sums = self._get_sums(at, rows, vectors)
+        self._set_sums(at, self._contract(batch, places, depth, first, vectors, sums), vectors)
+
+    def _finish_sums(
+        self,
+        batch: Position,
+        row: Index,
+        at: Index,
+        rows: int,
+        first: Index,
+        vectors: Vectors,
+    ) -> None:
+        for r in range(rows):
+            sums = self._get_sums(at + r, 1, vectors)
+            self._finish(batch, self.product.place(self.b, row + r), sums, first, vectors)
+
+    def _get_sums(self, at: Index, rows: int, vectors: Vectors) -> list[Expr]:
+        assert self.sums is not None
+        found = []
+        for r in range(rows):
+            for start, lanes, active in vectors:
+                with self.b.vectorized(lanes, active):
+                    element = self.b.load(self.sums, ix.lanes((at + r).scaled(self.panel) + start, active))
+                    found.append(self.b.broadcast(element, lanes))
+        return found
+
+    def _set_sums(self, at: Index, sums: Sequence[Expr], vectors: Vectors) -> None:
+        assert self.sums is not None
+        for slot, value in enumerate(sums):
+            r, n = divmod(slot, len(vectors))
+            start, lanes, active = vectors[n]
+            with self.b.vectorized(lanes, active):
+                self.b.store(self.sums, ix.lanes((at + r).scaled(self.panel) + start, active), value)
+
+
+def multiply_add(b: Builder, x: Expr, y: Expr, z: Expr) -> Expr:
+    """x·y + z: one rounding for floats."""
+    return b.fma(x, y, z) if z.dtype.is_float else b.add(b.mul(x, y), z)
+
+
+def finish_tile(lowering: Lowering, node: Value, position: Position, result: Expr) -> None:
+    """The epilogue: everything that the group computes from one vector of the contraction's result."""
+    lowering.evaluator.given[node] = lambda at: result
+    lowering.store(lowering.task.group.results, position)
+
+
+def _division(product: Product, vectors: int, most: int, cores: int) -> tuple[bool, int]:
+    """Whether blocks are panels of columns (else of rows), and the vectors in a panel.
+
+    Panels of columns come first: each core then keeps its own columns of B in its cache, and of a result that later
+    kernels divide alike. With few columns and many rows, rows are divided and panels stay wide.
+    """
+    wide = max(1, min(most, vectors))
+    if product.batch or vectors // wide >= cores:
+        return True, wide
+    if product.rows >= 8 * PACK_ROWS * cores or vectors < cores <= product.rows:
+        return False, wide
+    return True, max(1, min(wide, vectors // cores))
+
+
+def _even_tile(size: int, most: int) -> int:
+    """Rows of a tile, at most `most`, such that `size` falls into tiles as even as possible."""
+    return -(-size // -(-size // most)) if size else 1
