@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gradloom.model import Model
     from gradloom.runtime.threads import get_num_threads, set_num_threads
     from gradloom.sequential import Sequential
+    from gradloom.symbolic import KerasTensor
     from gradloom.tracing import TensorSpec
     from gradloom.variables import Variable
 
@@ -50,6 +51,7 @@ _MODULES = (
 )
 _HOMES = {
     "Input": "gradloom.layers",
+    "KerasTensor": "gradloom.symbolic",
     "Layer": "gradloom.layers",
     "Model": "gradloom.model",
     "Sequential": "gradloom.sequential",
@@ -66,6 +68,7 @@ _HOMES = {
 
 __all__ = [
     "Input",
+    "KerasTensor",
     "Layer",
     "Model",
     "Sequential",

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gradloom.compiler.types import OPEN, TensorType, as_dtype
-from gradloom.trees import as_array
+from gradloom.trees import as_array, flatten, is_literal
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows of features, labels and weights, each C-contiguous and of a dtype that programs know.
+    """Rows of features, labels and weights by the label of their input: "x", "y", "sample_weight", or "x.left" and the
+    like where a model has several; each C-contiguous and of a dtype that programs know.
 
     Float data is float32 (float64 is cast once, here); uint8 stays what it is and is converted by the program.
     """
 
-    x: np.ndarray
-    y: np.ndarray | None = None
-    sample_weight: np.ndarray | None = None
+    arrays: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
-        return len(self.x)
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by the label of their input."""
-        named = {"x": self.x, "y": self.y, "sample_weight": self.sample_weight}
-        return {label: array for label, array in named.items() if array is not None}
+        return len(next(iter(self.arrays.values())))
 
     @property
     def types(self) -> tuple[tuple[str, TensorType], ...]:
@@ -39,15 +32,20 @@ class Dataset:
 
     def rows(self, start: int, stop: int) -> Dataset:
         """The rows from `start` to `stop`, without a copy."""
-        y = None if self.y is None else self.y[start:stop]
-        weight = None if self.sample_weight is None else self.sample_weight[start:stop]
-        return Dataset(self.x[start:stop], y, weight)
+        return Dataset({label: array[start:stop] for label, array in self.arrays.items()})
 
     def padded(self, rows: int) -> Dataset:
         """A copy with zeros after its rows, `rows` in all: zeros are valid labels, and weigh nothing."""
-        y = None if self.y is None else _padded(self.y, rows)
-        weight = None if self.sample_weight is None else _padded(self.sample_weight, rows)
-        return Dataset(_padded(self.x, rows), y, weight)
+        return Dataset({label: _padded(array, rows) for label, array in self.arrays.items()})
+
+    def weighted_by_class(self, class_weight: Mapping[int, float] | None) -> Dataset:
+        """Multiply the weights of samples by those of their classes; raises `ValueError` for several outputs."""
+        if class_weight is None:
+            return self
+        if "y" not in self.arrays:
+            raise ValueError("class_weight needs a model with one output; give a sample_weight for each of several")
+        weight = _class_weights(class_weight, self.arrays["y"], self.arrays.get("sample_weight"))
+        return Dataset({**self.arrays, "sample_weight": weight})
 
     def split(self, validation_split: float) -> tuple[Dataset, Dataset]:
         """Cut off the last part for validation, as Keras does: before any shuffling."""
@@ -67,60 +65,92 @@ def data_type(array: np.ndarray) -> TensorType:
     return TensorType(as_dtype(array.dtype), (OPEN, *array.shape[1:]))
 
 
-def features(x: Any) -> np.ndarray:
-    """Return `x` as rows of features; raises `ValueError` for data without rows or without an axis for them."""
-    array = _single(as_array(x, "x"))
+def labels(root: str, names: Sequence[str], single: bool) -> list[str]:
+    """The labels of data for inputs or outputs of these names: "x" for a single one, else "x.left", "x.right"."""
+    return [root] if single else [f"{root}.{name}" for name in names]
+
+
+def by_name(tree: Any, names: Sequence[str], what: str, single: bool, optional: bool = False) -> list[Any]:
+    """Take data apart: for several inputs or outputs a list or tuple in their order, a dict by their names, or nested.
+
+    optional: whether some may be missing in a dict, or None. Raises `ValueError` naming those that were expected.
+    """
+    if isinstance(tree, Mapping) and all(isinstance(key, str) for key in tree):
+        missing = [] if optional else [name for name in names if name not in tree]
+        if not missing and all(key in names for key in tree):
+            return [tree.get(name) for name in names]
+        raise ValueError(f"Expected {what} by the names {list(names)}. Received: {list(tree)}")
+    if single:
+        return [tree]
+    parts = list(tree) if isinstance(tree, (list, tuple)) and not is_literal(tree) else None
+    if parts is not None and len(parts) != len(names):
+        parts = flatten(tree)[0]
+    if parts is None or len(parts) != len(names):
+        received = type(tree).__name__ if parts is None else f"{len(parts)}"
+        raise ValueError(
+            f"Expected {what} as a list, or a dict, of {len(names)} arrays, for {list(names)}. Received: {received}"
+        )
+    return parts
+
+
+def features(parts: Sequence[Any], names: Sequence[str]) -> list[np.ndarray]:
+    """Return each part of x as rows of features, all with as many rows.
+
+    Raises `ValueError` for data without rows or without an axis for them.
+    """
+    arrays = [_features(part, name) for part, name in zip(parts, names, strict=True)]
+    for array, name in zip(arrays[1:], names[1:], strict=True):
+        _check_length(name, array, len(arrays[0]), names[0])
+    return arrays
+
+
+def _features(x: Any, name: str) -> np.ndarray:
+    array = _single(as_array(x, name))
     if array.ndim == 0:
-        raise ValueError("Expected x with samples along its first axis. Received: x is a single number")
+        raise ValueError(f"Expected {name} with samples along its first axis. Received: {name} is a single number")
     if len(array) == 0:
-        raise ValueError(f"Expected x with at least one sample. Received: x of shape {array.shape}")
+        raise ValueError(f"Expected {name} with at least one sample. Received: {name} of shape {array.shape}")
     return array
 
 
-def targets(y: Any, samples: int) -> np.ndarray:
+def targets(y: Any, samples: int, name: str = "y") -> np.ndarray:
     """Return `y` as one row of labels or values per sample: integers as int32 (uint8 as it is), others as float32."""
     if y is None:
-        raise ValueError("Expected targets y beside x. Received: y=None")
-    array = _single(as_array(y, "y"))
-    _check_length("y", array, samples)
+        raise ValueError(f"Expected targets {name} beside x. Received: {name}=None")
+    array = _single(as_array(y, name))
+    _check_length(name, array, samples)
     if array.dtype == np.int64:
         return _as_int32(array)
     return array.astype(np.float32) if array.dtype == np.bool_ else array
 
 
-def weights(sample_weight: Any, samples: int) -> np.ndarray | None:
-    """Return one float32 weight per sample, or None for none."""
-    if sample_weight is None:
-        return None
-    array = as_array(sample_weight, "sample_weight")
-    _check_length("sample_weight", array, samples)
+def weights(sample_weight: Any, samples: int, name: str = "sample_weight") -> np.ndarray:
+    """Return one float32 weight per sample."""
+    array = as_array(sample_weight, name)
+    _check_length(name, array, samples)
     if array.shape == (samples, 1):
         array = array.reshape(samples)
     if array.ndim != 1:
         raise ValueError(
-            f"Expected sample_weight with one weight per sample, of shape ({samples},). Received: shape {array.shape}"
+            f"Expected {name} with one weight per sample, of shape ({samples},). Received: shape {array.shape}"
         )
     return array.astype(np.float32, copy=False)
 
 
-def weighted_by_class(
-    class_weight: Mapping[int, float] | None, y: np.ndarray, sample_weight: np.ndarray | None
-) -> np.ndarray | None:
+def _class_weights(class_weight: Mapping[int, float], y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray:
     """Multiply each sample's weight by that of its class: `class_weight` maps labels to weights, 1 where it is silent.
 
     `y` holds integer labels, or one-hot rows.
     """
-    if class_weight is None:
-        return sample_weight
     one_hot = y.ndim == 2 and y.shape[1] > 1
-    labels = y.argmax(axis=1) if one_hot else y.reshape(len(y))
-    if y.ndim > 2 or (not one_hot and np.any(labels != np.floor(labels))):
+    classes = y.argmax(axis=1) if one_hot else y.reshape(len(y))
+    if y.ndim > 2 or (not one_hot and np.any(classes != np.floor(classes))):
         raise ValueError(
             f"class_weight needs integer labels or one-hot rows in y. Received: y of {y.dtype} and shape {y.shape}"
         )
     result = np.ones(len(y), np.float32)
     for label, weight in class_weight.items():
-        result[labels == label] = weight
+        result[classes == label] = weight
     return result if sample_weight is None else result * sample_weight
 
 
@@ -129,10 +159,10 @@ def _single(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _check_length(name: str, array: np.ndarray, samples: int) -> None:
+def _check_length(name: str, array: np.ndarray, samples: int, beside: str = "x") -> None:
     if array.ndim == 0 or len(array) != samples:
         received = "a single number" if array.ndim == 0 else f"{len(array)} ({name} of shape {array.shape})"
-        raise ValueError(f"Expected {name} with as many samples as x, {samples}. Received: {received}")
+        raise ValueError(f"Expected {name} with as many samples as {beside}, {samples}. Received: {received}")
 
 
 def _as_int32(array: np.ndarray) -> np.ndarray:

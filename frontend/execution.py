@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,27 +84,32 @@ def compiled_program(graph: Graph, memory_limit: int | None = None) -> Program:
 
 
 class PredictProgram:
-    """A compiled predict step with arrays of its own for one batch and its result, kept bound between calls."""
+    """A compiled predict step with arrays of its own for one batch and its results, kept bound between calls.
 
-    def __init__(self, compiled: CompiledGraph) -> None:
+    inputs, outputs: the labels of the batch's parts and of the results.
+    """
+
+    def __init__(self, compiled: CompiledGraph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         self.compiled = compiled
-        (batch,) = (value for value in compiled.traced.graph.inputs if value.op.attributes["label"] == "x")
-        self._batch = np.zeros(batch.shape, batch.dtype.numpy)
+        types = {value.op.attributes["label"]: value.type for value in compiled.traced.graph.inputs}
+        batch = {label: np.zeros(types[label].shape, types[label].dtype.numpy) for label in inputs}
         results = compiled.empty_results()
-        (self._result,) = results.values()
-        self._binding = compiled.bind({"x": self._batch, **results})
+        self._batch = list(batch.values())
+        self._results = [results[label] for label in outputs]
+        self._binding = compiled.bind({**batch, **results})
         self._lock = threading.Lock()
 
-    @property
-    def result_type(self) -> tuple[tuple[int, ...], np.dtype]:
-        """Shape and dtype of a batch's predictions."""
-        return self._result.shape, self._result.dtype
+    def empty(self, samples: int) -> list[np.ndarray]:
+        """New arrays for the predictions of so many samples."""
+        return [np.empty((samples, *result.shape[1:]), result.dtype) for result in self._results]
 
-    def run(self, x: np.ndarray, out: np.ndarray) -> None:
-        """Write the predictions for the rows of `x`, at most a batch of them, to `out`."""
-        rows = len(x)
+    def run(self, x: Sequence[np.ndarray], out: Sequence[np.ndarray]) -> None:
+        """Write the predictions for the rows of each of `x`, at most a batch of them, to each of `out`."""
+        rows = len(x[0])
         with self._lock:
-            self._batch[:rows] = x
-            self._batch[rows:] = 0
+            for batch, part in zip(self._batch, x, strict=True):
+                batch[:rows] = part
+                batch[rows:] = 0
             self._binding.run(version=self.compiled.version)
-            out[...] = self._result[:rows]
+            for array, result in zip(out, self._results, strict=True):
+                array[...] = result[:rows]

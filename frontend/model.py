@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradloom import data_adapter, losses, step_graphs
+from gradloom.call_graph import is_single
 from gradloom.callbacks import Callback, CallbackList, History, ProgbarLogger, TestLogger
-from gradloom.compiler.ir import Graph, Value
+from gradloom.compiler.ir import Graph
 from gradloom.compiler.types import F32, I32, OPEN, DType, TensorType, as_dtype
 from gradloom.data_adapter import Dataset
 from gradloom.epochs import Testing, Training
-from gradloom.losses import Loss, LossLike
-from gradloom.metrics import Metric, MetricLike
-from gradloom.network import Network
+from gradloom.layers.shapes import Shape
+from gradloom.losses import Loss
+from gradloom.metrics import Metric
+from gradloom.network import Network, is_symbolic
 from gradloom.optimizers import Optimizer, OptimizerLike
 from gradloom.programs import StepPrograms
 from gradloom.random_seed import new_stream
 from gradloom.step_graphs import DataTypes
 from gradloom.training_setup import TrainingSetup
-from gradloom.variables import Variable
+from gradloom.trees import unflatten
 
 if TYPE_CHECKING:
     from gradloom.inspection import Inspection
@@ -31,13 +33,21 @@ Verbosity = int | str
 
 
 class Model(Network):
-    """A network that can be trained: the base of `Sequential`.
+    """A network that can be trained: `Model(inputs, outputs)` from symbolic tensors, or the base of one's own classes.
 
-    `compile` says how, `fit` trains, `evaluate` tests; `predict` needs neither.
+        inputs = gl.Input((784,))
+        outputs = gl.layers.Dense(10)(inputs)
+        model = gl.Model(inputs, outputs)
+
+    inputs, outputs: one symbolic tensor, or a list, tuple or dict of several; data, targets, losses and metrics then
+    come in lists or dicts, too, and so do predictions.
+    `compile` says how to train, `fit` trains, `evaluate` tests; `predict` needs neither.
     """
 
-    def __init__(self, name: str | None = None, trainable: bool = True) -> None:
-        super().__init__(name=name, trainable=trainable)
+    def __init__(
+        self, inputs: Any = None, outputs: Any = None, name: str | None = None, trainable: bool = True
+    ) -> None:
+        super().__init__(inputs, outputs, name=name, trainable=trainable)
         self.stop_training = False
         self._setup: TrainingSetup | None = None
         self._programs = StepPrograms(self)
@@ -47,20 +57,24 @@ class Model(Network):
     def compile(
         self,
         optimizer: OptimizerLike = "adam",
-        loss: LossLike | None = None,
-        metrics: Iterable[MetricLike] | None = None,
-        weighted_metrics: Iterable[MetricLike] | None = None,
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
         memory_limit: int | None = None,
     ) -> None:
-        """Say how the model is trained: optimizer, loss and metrics, by name, instance or function.
+        """Say how the model is trained: optimizer, loss and a list of metrics, by name, instance or function.
 
+        For several outputs a list with one loss for each, a dict by the names of outputs, or one loss for all; None
+        for an output without a loss. What is made small is their sum, each times its number in `loss_weights`.
+        Metrics are a list with those of each output, or a dict by their names.
         memory_limit: bytes that a program may use besides the weights and the data; one that needs more is refused with
         a `MemoryLimitError` before anything runs.
         Keras's default optimizer is "rmsprop". Raises `ValueError` naming the nearest known names for an unknown one.
         """
         if memory_limit is not None and (not isinstance(memory_limit, (int, np.integer)) or memory_limit <= 0):
             raise ValueError(f"Expected memory_limit as a number of bytes. Received: memory_limit={memory_limit!r}")
-        self._setup = TrainingSetup(optimizer, loss, metrics or (), weighted_metrics or ())
+        self._setup = TrainingSetup(optimizer, loss, loss_weights, metrics, weighted_metrics)
         self._programs = StepPrograms(self, None if memory_limit is None else int(memory_limit))
 
     @property
@@ -79,8 +93,8 @@ class Model(Network):
         return None if self._setup is None else self._setup.optimizer
 
     @property
-    def loss(self) -> Loss | None:
-        """The loss, None before `compile`."""
+    def loss(self) -> Any:
+        """The loss, or the list or dict of those of the outputs; None before `compile`."""
         return None if self._setup is None else self._setup.loss
 
     @property
@@ -91,7 +105,7 @@ class Model(Network):
     @property
     def metrics_names(self) -> list[str]:
         """The names of what `evaluate` returns."""
-        return ["loss", *(metric.name for metric in self.metrics)]
+        return ["loss"] if self._setup is None else self._setup.names
 
     def reset_metrics(self) -> None:
         """Begin the running loss and metrics anew."""
@@ -124,6 +138,7 @@ class Model(Network):
         """Train for `epochs - initial_epoch` epochs; return the loss and metrics of each as a `History`.
 
         x, y: samples along the first axis; the last batch may be smaller. Contiguous float32 and uint8 are not copied.
+        For several inputs or outputs a list, or a dict by their names. So are sample weights, or all share one.
         validation_split: the part at the end that is kept for validation, cut off before shuffling.
         validation_data: (x, y) or (x, y, sample_weight).
         class_weight: maps labels to weights. steps_per_epoch: stop an epoch after this many batches.
@@ -190,20 +205,21 @@ class Model(Network):
         finally:
             hooks.close()
 
-    def predict(self, x: Any, batch_size: int | None = None, verbose: Verbosity = "auto") -> np.ndarray:
-        """Return the model's result for each sample. Several threads may predict with one model at the same time.
+    def predict(self, x: Any, batch_size: int | None = None, verbose: Verbosity = "auto") -> Any:
+        """Return the model's result for each sample, in the outputs' structure if there are several.
 
-        `verbose` is taken for Keras's sake: nothing is printed.
+        Several threads may predict with one model at the same time. `verbose` is taken for Keras's sake: nothing is
+        printed.
         """
-        array = data_adapter.features(x)
-        self.accept_input(array.shape)
-        rows = _positive(batch_size, DEFAULT_BATCH_SIZE, "batch_size")
-        program = self._programs.predict(TensorType(as_dtype(array.dtype), (rows, *array.shape[1:])))
-        shape, dtype = program.result_type
-        predictions = np.empty((len(array), *shape[1:]), dtype)
-        for start in range(0, len(array), rows):
-            program.run(array[start : start + rows], predictions[start : start + rows])
-        return predictions
+        arrays = self._features(x)
+        rows, samples = _positive(batch_size, DEFAULT_BATCH_SIZE, "batch_size"), len(arrays[0])
+        types = [TensorType(as_dtype(array.dtype), (rows, *array.shape[1:])) for array in arrays]
+        program = self._programs.predict(types)
+        predictions = program.empty(samples)
+        for start in range(0, samples, rows):
+            batch = slice(start, start + rows)
+            program.run([array[batch] for array in arrays], [result[batch] for result in predictions])
+        return self.call_graph.result(predictions)
 
     def train_on_batch(
         self,
@@ -218,7 +234,7 @@ class Model(Network):
         They are those of this batch before the step (Keras returns the mean since the last `reset_metrics`).
         """
         setup = self._require_setup("train_on_batch")
-        data = self._checked(setup, x, y, sample_weight, class_weight)
+        data = self._checked(setup, x, y, sample_weight).weighted_by_class(class_weight)
         training = Training(self._programs, setup, data, len(data))
         return _returned(training.run_epoch(CallbackList((), self, {})), return_dict)
 
@@ -231,15 +247,14 @@ class Model(Network):
         testing = Testing(self._programs, setup, data, len(data))
         return _returned(testing.run(CallbackList((), self, {})), return_dict)
 
-    def predict_on_batch(self, x: Any) -> np.ndarray:
+    def predict_on_batch(self, x: Any) -> Any:
         """Return the model's result for all samples as one batch."""
-        array = data_adapter.features(x)
-        return self.predict(array, batch_size=len(array))
+        return self.predict(x, batch_size=len(self._features(x)[0]))
 
-    def __call__(self, x: Any, training: bool | None = None) -> Any:
-        """Apply the model to a symbolic value inside a trace, or to an array, for which it returns an array."""
-        if isinstance(x, (Value, Variable)):
-            return super().__call__(x, training=training)
+    def __call__(self, x: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Apply the model to symbolic tensors, to values inside a trace, or to arrays, for which it returns arrays."""
+        if is_symbolic(x):
+            return super().__call__(x, *args, training=training, **kwargs)
         return self.predict_on_batch(x)
 
     # Graphs, for looking at.
@@ -258,7 +273,8 @@ class Model(Network):
 
     def predict_graph(self, batch_size: int = DEFAULT_BATCH_SIZE, dtype: str | DType = "float32") -> Graph:
         """The model's result for a batch of data of `dtype`; needs no `compile`."""
-        return step_graphs.predict_step(self, TensorType(as_dtype(dtype), (batch_size, *self._sample_shape()))).graph
+        types = [TensorType(as_dtype(dtype), (batch_size, *shape)) for shape in self._sample_shapes()]
+        return step_graphs.predict_step(self, types).graph
 
     def inspect(
         self, batch_size: int = DEFAULT_BATCH_SIZE, mode: str = "train", dtype: str | DType = "float32"
@@ -286,23 +302,48 @@ class Model(Network):
             )
         return self._setup
 
-    def _checked(
-        self,
-        setup: TrainingSetup,
-        x: Any,
-        y: Any,
-        sample_weight: Any = None,
-        class_weight: Mapping[int, float] | None = None,
-    ) -> Dataset:
+    def _features(self, x: Any) -> list[np.ndarray]:
+        """Check the features of data from outside, and build the model for them if it is not built yet."""
+        if self.built:
+            graph = self.call_graph
+            single = is_single(graph.input_structure)
+            parts = data_adapter.by_name(x, graph.input_names, "x", single)
+            arrays = data_adapter.features(parts, data_adapter.labels("x", graph.input_names, single))
+            self.accept_input([array.shape for array in arrays])
+            return arrays
+        leaves, structure = self._first_data(x)
+        names = ["x"] if len(leaves) == 1 else [f"x.{position}" for position in range(len(leaves))]
+        arrays = data_adapter.features(leaves, names)
+        shapes = unflatten(structure, [(None, *array.shape[1:]) for array in arrays])
+        self.build_layers(shapes, [as_dtype(array.dtype) for array in arrays])
+        return arrays
+
+    def _checked(self, setup: TrainingSetup, x: Any, y: Any, sample_weight: Any = None) -> Dataset:
         """Check data from outside against the model, and build the model for it if it is not built yet."""
-        features = data_adapter.features(x)
-        targets = data_adapter.targets(y, len(features))
-        weights = data_adapter.weights(sample_weight, len(features))
-        weights = data_adapter.weighted_by_class(class_weight, targets, weights)
-        self.accept_input(features.shape)
-        setup.check_targets(targets, self.output_shape, self.layers[-1], self.name)
-        setup.resolve(self.output_shape, targets.shape)
-        return Dataset(features, targets, weights)
+        features = self._features(x)
+        data = dict(zip(step_graphs.input_labels(self), features, strict=True))
+        graph, samples = self.call_graph, len(features[0])
+        single = is_single(graph.output_structure)
+        given = data_adapter.by_name(y, graph.output_names, "y", single, optional=True)
+        shapes = [tensor.shape for tensor in graph.outputs]
+        makers = [tensor.name if tensor.call is None else tensor.call.name for tensor in graph.outputs]
+        setup.resolve(graph.output_names, makers, shapes, [np.shape(one) if one is not None else None for one in given])
+        for place, label in enumerate(step_graphs.output_labels(self, "y")):
+            if setup.outputs[place].is_used:
+                targets = data_adapter.targets(given[place], samples, label)
+                setup.outputs[place].check_targets(targets, shapes[place], self.name)
+                data[label] = targets
+        if sample_weight is not None:
+            shared = not single and isinstance(sample_weight, np.ndarray)
+            weights = (
+                [sample_weight] * len(given)
+                if shared
+                else data_adapter.by_name(sample_weight, graph.output_names, "sample_weight", single, optional=True)
+            )
+            for weight, label in zip(weights, step_graphs.output_labels(self, "sample_weight"), strict=True):
+                if weight is not None:
+                    data[label] = data_adapter.weights(weight, samples, label)
+        return Dataset(data)
 
     def _training_and_validation(
         self,
@@ -323,29 +364,35 @@ class Model(Network):
             validation = self._checked(setup, *validation_data)
         elif validation_split:
             train, validation = train.split(validation_split)
-        if class_weight is not None:
-            assert train.y is not None
-            weights = data_adapter.weighted_by_class(class_weight, train.y, train.sample_weight)
-            train = Dataset(train.x, train.y, weights)
-        return train, validation
+        return train.weighted_by_class(class_weight), validation
 
-    def _sample_shape(self) -> tuple[int, ...]:
-        """The shape of one sample, which a graph must know entirely."""
-        shape = self.input_shape[1:]
-        if None in shape:
+    def _sample_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of one sample of each input, which a graph must know entirely."""
+        shapes = [tensor.shape[1:] for tensor in self.inputs]
+        if any(None in shape for shape in shapes):
             raise ValueError(f"Model {self.name!r}: Expected an input of known shape. Received: {self.input_shape}")
-        return tuple(size for size in shape if size is not None)
+        return [tuple(size for size in shape if size is not None) for shape in shapes]
 
     def _data_types(self, caller: str, dtype: str | DType) -> DataTypes:
-        """The types of data that `fit` would be given: x of `dtype`, and targets as the loss wants them."""
-        setup = self._require_setup(caller)
-        x = TensorType(as_dtype(dtype), (OPEN, *self._sample_shape()))
-        if isinstance(setup.loss, losses.SparseCategoricalCrossentropy):
-            y = TensorType(I32, (OPEN, *_known(self.output_shape[1:-1])))
-        else:
-            y = TensorType(F32, (OPEN, *_known(self.output_shape[1:])))
-        setup.resolve(self.output_shape, (None, *y.shape[1:]))
-        return (("x", x), ("y", y))
+        """The types of data that `fit` would be given: x of `dtype`, and targets as the losses want them."""
+        setup, graph = self._require_setup(caller), self.call_graph
+        x = [TensorType(as_dtype(dtype), (OPEN, *shape)) for shape in self._sample_shapes()]
+        shapes = [tensor.shape for tensor in graph.outputs]
+        y = [_target_type(loss, shape) for loss, shape in zip(setup.loss_of(graph.output_names), shapes, strict=True)]
+        makers = [tensor.name if tensor.call is None else tensor.call.name for tensor in graph.outputs]
+        setup.resolve(graph.output_names, makers, shapes, [(None, *type.shape[1:]) for type in y])
+        used = zip(setup.outputs, step_graphs.output_labels(self, "y"), y, strict=True)
+        return (
+            *zip(step_graphs.input_labels(self), x, strict=True),
+            *((label, type) for output, label, type in used if output.is_used),
+        )
+
+
+def _target_type(loss: Loss | None, output_shape: Shape) -> TensorType:
+    """The type of targets that a loss wants: class numbers, or numbers of the output's shape."""
+    if isinstance(loss, losses.SparseCategoricalCrossentropy):
+        return TensorType(I32, (OPEN, *_known(output_shape[1:-1])))
+    return TensorType(F32, (OPEN, *_known(output_shape[1:])))
 
 
 def _known(shape: Sequence[int | None]) -> tuple[int, ...]:

@@ -2,56 +2,109 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from gradloom import ops
+from gradloom.call_graph import CallGraph
 from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.types import DType
-from gradloom.layers.layer import Layer
-from gradloom.layers.shapes import InputSpec, Shape
+from gradloom.layers.layer import Layer, training_scope
+from gradloom.layers.shapes import InputSpec, ShapeTree, map_shapes
+from gradloom.recording import Recorded
 from gradloom.summary import print_summary, summary_text
+from gradloom.symbolic import SymbolicTensor, record
+from gradloom.trees import Structure, flatten, map_leaves, unflatten
 from gradloom.variables import Variable
 
 
 class Network(Layer):
-    """Layers that make up one whole: the structure of a model.
+    """Layers that make up one whole, in one of three ways.
 
-    A subclass says what its layers are (`layers`, `layer_shapes`), makes their weights (`build_layers`) and computes
-    (`call`).
+    `inputs` and `outputs`, symbolic tensors, give the network what computes the ones from the others. A subclass with
+    a `call` of its own makes its layers itself, like any layer. `Sequential` has a list of them.
     """
 
+    def __init__(
+        self, inputs: Any = None, outputs: Any = None, name: str | None = None, trainable: bool = True
+    ) -> None:
+        super().__init__(name=name, trainable=trainable)
+        self._call_graph: CallGraph | None = None
+        if (inputs is None) != (outputs is None):
+            missing = "outputs" if outputs is None else "inputs"
+            raise ValueError(f"Model {self.name!r}: Expected inputs and outputs. Received: {missing}=None")
+        if inputs is not None:
+            self._call_graph = CallGraph(inputs, outputs, self.name)
+            self.built = True
+
+    # Structure.
+
     @property
-    @abstractmethod
     def layers(self) -> list[Layer]:
         """The layers, in order."""
+        return super()._sublayers if self._call_graph is None or self._has_own_call else self._call_graph.layers
 
     @property
-    @abstractmethod
-    def layer_shapes(self) -> list[Shape]:
-        """Shape of the input, then of each layer's result, as far as they are known."""
+    def _sublayers(self) -> list[Layer]:
+        return self.layers
 
     @property
-    @abstractmethod
-    def input_dtype(self) -> DType | None:
-        """The dtype that data is converted to on entry; None when no `Input` says so."""
-
-    @abstractmethod
-    def build_layers(self, input_shape: Sequence[int | None]) -> None:
-        """Make the weights of all layers."""
+    def _own_variables(self) -> list[Variable]:
+        recorded = [] if self._call_graph is None else self._call_graph.variables
+        return list(dict.fromkeys([*super()._own_variables, *recorded]))
 
     @property
-    def input_shape(self) -> Shape:
-        """Shape of the input, None for the batch; raises `ValueError` while it is not known."""
+    def _has_own_call(self) -> bool:
+        return type(self).call is not Network.call
+
+    @property
+    def call_graph(self) -> CallGraph:
+        """The recorded calls between inputs and outputs; raises `ValueError` while the input's shape is not known."""
+        self.require_built("its symbolic tensors")
+        assert self._call_graph is not None
+        return self._call_graph
+
+    @property
+    def inputs(self) -> list[SymbolicTensor]:
+        """The symbolic inputs."""
+        return self.call_graph.inputs
+
+    @property
+    def outputs(self) -> list[SymbolicTensor]:
+        """The symbolic outputs."""
+        return self.call_graph.outputs
+
+    @property
+    def input(self) -> Any:
+        """The symbolic input, or the list, tuple or dict of them that the network was made with."""
+        return unflatten(self.call_graph.input_structure, self.inputs)
+
+    @property
+    def output(self) -> Any:
+        """The symbolic output, or the list, tuple or dict of them that the network was made with."""
+        return self.call_graph.result(self.outputs)
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names by which data is given to the inputs in a dict."""
+        return self.call_graph.input_names
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names by which targets, losses and metrics are given to the outputs in a dict."""
+        return self.call_graph.output_names
+
+    @property
+    def input_shape(self) -> Any:
+        """Shape of the input, None for the batch, or shapes; raises `ValueError` while it is not known."""
         self.require_built("input_shape")
-        return self.layer_shapes[0]
+        return map_leaves(lambda tensor: tensor.shape, self.input)
 
     @property
-    def output_shape(self) -> Shape:
-        """Shape of the result, None for the batch; raises `ValueError` while it is not known."""
+    def output_shape(self) -> Any:
+        """Shape of the result, None for the batch, or shapes; raises `ValueError` while it is not known."""
         self.require_built("output_shape")
-        return self.layer_shapes[-1]
+        return map_leaves(lambda tensor: tensor.shape, self.output)
 
     def require_built(self, what: str) -> None:
         """Raise `ValueError` unless the shape of the input is known."""
@@ -61,27 +114,70 @@ class Network(Layer):
                 "the first layer input_shape=, call build(input_shape), or fit it. Received: a model that is not built"
             )
 
-    def forward(self, x: Value, training: bool) -> Value:
-        """Compute the model's result in the graph that is being traced; `x` is a batch of data as it came."""
-        if self.input_dtype is not None:
-            x = ops.cast(x, self.input_dtype)
-        return self.call(x, training=training)  # type: ignore[no-any-return,call-arg]
+    # Weights and computation.
 
-    def accept_input(self, shape: tuple[int, ...]) -> None:
-        """Check the shape of data for the model, and make the weights for it if there are none yet.
+    def build(self, input_shape: ShapeTree) -> None:
+        """Make the weights of all layers for inputs of this shape (None for the batch)."""
+        self.build_layers(input_shape)
 
-        Raises `ShapeError` naming the first layer and both shapes.
+    def build_layers(self, input_shape: ShapeTree, dtypes: Sequence[DType] | None = None) -> None:
+        """Make the weights, named by their layers alone: what a model does that isn't a layer of another one.
+
+        dtypes: of the inputs, in order; the model's own by default.
         """
-        if not self.built:
-            self.build_layers((None, *shape[1:]))
-            return
-        mismatch = InputSpec(shape=(None, *self.input_shape[1:])).mismatch(shape)
-        if mismatch:
-            first = self.layers[0]
-            raise ShapeError(
-                f"Model {self.name!r}, layer {first.name!r} ({type(first).__name__}): Expected {mismatch}. "
-                f"Received: x of shape {shape}"
+        if type(self).build is not Network.build:
+            self.build(input_shape)
+        inputs = map_shapes(lambda shape: SymbolicTensor.open(shape, self.dtype, "x"), input_shape)
+        leaves, structure = flatten(inputs)
+        for position, leaf in enumerate(leaves):
+            name = leaf.name if len(leaves) == 1 else f"{leaf.name}_{position}"
+            dtype = leaf.dtype if dtypes is None else dtypes[position]
+            leaves[position] = SymbolicTensor.open(leaf.shape, dtype, name)
+        inputs = unflatten(structure, leaves)
+        outputs, _ = record(self.call, (inputs,), {}, self.name)
+        self._call_graph = CallGraph(inputs, outputs, self.name)
+        self.built = True
+
+    def _first_data(self, x: Any) -> tuple[list[Any], Structure]:
+        """Take the data apart that says what inputs a network that is not built has: arrays in lists, tuples, dicts."""
+        return flatten(x)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Make the recorded calls on these values."""
+        if self._call_graph is None:
+            raise NotImplementedError(
+                f"Model {self.name!r}: Expected inputs and outputs, or a class that defines call(self, inputs)"
             )
+        graph = self._call_graph
+        leaves, structure = flatten(inputs)
+        if structure != graph.input_structure and len(leaves) != len(graph.inputs):
+            raise ShapeError(f"Model {self.name!r}: Expected {len(graph.inputs)} inputs. Received: {len(leaves)}")
+        return graph.result(graph.replay(graph.entered(leaves)))
+
+    def forward(self, inputs: Sequence[Value], training: bool) -> list[Value]:
+        """Compute the model's results, in order, in the graph that is being traced; `inputs` are data as they came."""
+        with training_scope(training):
+            values = unflatten(self.call_graph.input_structure, self.call_graph.entered(inputs))
+            takes_training = {"training": training} if self._call_takes_training() else {}
+            return flatten(self.call(values, **takes_training))[0]
+
+    def accept_input(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Check the shapes of data for the inputs, in order.
+
+        Raises `ShapeError` naming the first layer, or the input where there are several, and both shapes.
+        """
+        for tensor, name, shape in zip(self.inputs, self.input_names, shapes, strict=True):
+            mismatch = InputSpec(shape=(None, *tensor.shape[1:])).mismatch(shape)
+            if mismatch:
+                where, data = f"input {name!r}", f"x[{name!r}]"
+                if len(self.inputs) == 1:
+                    data, first = "x", self.layers[0] if self.layers else self
+                    where = f"layer {first.name!r} ({type(first).__name__})"
+                raise ShapeError(
+                    f"Model {self.name!r}, {where}: Expected {mismatch}. Received: {data} of shape {shape}"
+                )
+
+    # Looking at it.
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Return the layer of a name, or at an index; raises `ValueError` naming the layers there are."""
@@ -96,13 +192,20 @@ class Network(Layer):
             f"Model {self.name!r}: Expected one of its {len(self.layers)} layers: {known}. Received: {received}"
         )
 
-    def summary(self, print_fn: Callable[[str], object] | None = None) -> None:
-        """Print a table of layers, output shapes and parameters, or hand its text to `print_fn`."""
-        shapes: list[Shape | None] = [*self.layer_shapes[1:]]
-        shapes += [None] * (len(self.layers) - len(shapes))
-        print_summary(summary_text(self.name, list(zip(self.layers, shapes, strict=True)), self), print_fn)
+    def summary(self, print_fn: Callable[[str], object] | None = None, expand_nested: bool = False) -> None:
+        """Print a table of layers, output shapes and parameters, or hand its text to `print_fn`.
+
+        Where layers do not simply follow one another a column says what each is connected to. expand_nested: list the
+        layers of models inside the model, too.
+        """
+        print_summary(summary_text(self, expand_nested), print_fn)
 
     @property
     def variables(self) -> list[Variable]:
         """All variables of the model: the weights of its layers."""
         return self.weights
+
+
+def is_symbolic(inputs: Any) -> bool:
+    """Whether a network is being called on symbolic tensors or values rather than on arrays."""
+    return any(isinstance(leaf, (Value, Variable, Recorded)) for leaf in flatten(inputs)[0])

@@ -204,7 +204,8 @@ class Adam(Optimizer):
 
     def step_size(self) -> Value:
         step = ops.cast(self.iterations + 1, "float32")
-        return self.learning_rate * ops.sqrt(_one_minus_power(self.beta_2, step)) / _one_minus_power(self.beta_1, step)
+        root = ops.sqrt(_one_minus_power(self.beta_2, step))
+        return ops.multiply(self.learning_rate, root) / _one_minus_power(self.beta_1, step)
 
     def update(self, variable: Variable, gradient: Value, step_size: Value) -> None:
         beta_1, beta_2, epsilon = (ops.cast(h, variable.dtype) for h in (self.beta_1, self.beta_2, self.epsilon))

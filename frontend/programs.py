@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradloom import step_graphs
 from gradloom.compiler.types import TensorType
 from gradloom.execution import CompiledGraph, PredictProgram
+from gradloom.layers.layer import Layer
 from gradloom.step_graphs import DataTypes
 from gradloom.tracing import TracedGraph
 
@@ -29,18 +30,22 @@ class StepPrograms:
 
     def train(self, rows: int, types: DataTypes) -> CompiledGraph:
         """The train step for batches of `rows` samples. Freezing a layer makes it another program."""
-        frozen = tuple(variable.path for variable in self._model.non_trainable_variables)
-        return self._step(step_graphs.train_step, rows, types, frozen)
+        return self._step(step_graphs.train_step, rows, types, tuple(_trainable_flags(self._model)))
 
     def test(self, rows: int, types: DataTypes) -> CompiledGraph:
         """The test step for batches of `rows` samples, some of which may be padding."""
         return self._step(step_graphs.test_step, rows, types)
 
-    def predict(self, x: TensorType) -> PredictProgram:
-        """The predict step for batches of type `x`."""
-        return self._once(
-            ("predict", x), lambda: PredictProgram(self._compiled(step_graphs.predict_step(self._model, x)))
-        )
+    def predict(self, types: Sequence[TensorType]) -> PredictProgram:
+        """The predict step for batches of these types."""
+        model = self._model
+
+        def make() -> PredictProgram:
+            compiled = self._compiled(step_graphs.predict_step(model, types))
+            outputs = step_graphs.output_labels(model, step_graphs.PREDICTIONS)
+            return PredictProgram(compiled, step_graphs.input_labels(model), outputs)
+
+        return self._once(("predict", *types), make)
 
     def _step(self, build: Callable[..., TracedGraph], rows: int, types: DataTypes, *more: Any) -> CompiledGraph:
         key = (build.__name__, rows, types, *more)
@@ -58,3 +63,10 @@ class StepPrograms:
                 self._kept[key] = make()
             kept: T = self._kept[key]
             return kept
+
+
+def _trainable_flags(layer: Layer) -> Iterator[bool]:
+    """Whether each layer is trainable: frozen ones may compute something else, too."""
+    yield layer.trainable
+    for inner in layer._sublayers:
+        yield from _trainable_flags(inner)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gradloom.call_graph import CallGraph
 from gradloom.compiler.types import DType
 from gradloom.layers.input_layer import InputLayer
 from gradloom.layers.layer import Layer
 from gradloom.layers.shapes import Shape, normalized
 from gradloom.model import Model
+from gradloom.symbolic import SymbolicTensor
+from gradloom.trees import LEAF, Structure
 
 
 class Sequential(Model):
@@ -19,16 +22,27 @@ class Sequential(Model):
     `input_shape=`), otherwise when the model first sees data, or by `build(input_shape)`.
     """
 
-    def __init__(self, layers: Iterable[Layer] | None = None, trainable: bool = True, name: str | None = None) -> None:
+    def __init__(
+        self, layers: Iterable[Layer | SymbolicTensor] | None = None, trainable: bool = True, name: str | None = None
+    ) -> None:
         super().__init__(name=name, trainable=trainable)
         self._layers: list[Layer] = []
         self._input: InputLayer | None = None
-        self._shapes: list[Shape] = []
+        self._tensors: list[SymbolicTensor] = []
         for layer in layers or ():
             self.add(layer)
 
-    def add(self, layer: Layer) -> None:
-        """Append a layer; raises `TypeError` for what is no layer, `ValueError` for a name that is taken."""
+    def add(self, layer: Layer | SymbolicTensor) -> None:
+        """Append a layer, or begin with `gl.Input(shape)`.
+
+        Raises `TypeError` for what is no layer, `ValueError` for a name that is taken.
+        """
+        if (
+            isinstance(layer, SymbolicTensor)
+            and layer.call is not None
+            and isinstance(layer.call.operation, InputLayer)
+        ):
+            layer = layer.call.operation
         if not isinstance(layer, Layer):
             raise TypeError(f"Sequential {self.name!r}: Expected an instance of a layer. Received: {layer!r}")
         if isinstance(layer, InputLayer):
@@ -51,7 +65,7 @@ class Sequential(Model):
         if not self._layers:
             raise ValueError(f"Sequential {self.name!r}: Expected a layer to pop. Received: a model without layers")
         layer = self._layers.pop()
-        del self._shapes[len(self._layers) + 1 :]
+        del self._tensors[len(self._layers) + 1 :]
         self._structure_changed()
         return layer
 
@@ -60,31 +74,22 @@ class Sequential(Model):
         """The layers, without the `Input`."""
         return list(self._layers)
 
-    @property
-    def _sublayers(self) -> list[Layer]:
-        return self._layers
-
-    @property
-    def input_dtype(self) -> DType | None:
-        return None if self._input is None else self._input.dtype
-
-    @property
-    def layer_shapes(self) -> list[Shape]:
-        """Shape of the input, then of each layer's result, as far as they are known."""
-        return list(self._shapes)
-
     def build(self, input_shape: Shape) -> None:
         """Make the weights of all layers for inputs of this shape (None for the batch)."""
         self.build_layers(input_shape)
 
-    def build_layers(self, input_shape: Sequence[int | None]) -> None:
+    def build_layers(self, input_shape: Sequence[int | None], dtypes: Sequence[DType] | None = None) -> None:
         """Make the weights, named by their layers alone: what a model does that isn't a layer of another one."""
         if not self._layers:
             raise ValueError(f"Sequential {self.name!r}: Expected at least one layer. Received: a model without layers")
-        if not self._shapes:
-            self._shapes = [normalized(input_shape, f"input_shape of {self.name!r}")]
+        if self._input is None:
+            shape = normalized(input_shape, f"input_shape of {self.name!r}")
+            self._tensors = [SymbolicTensor.open(shape, self.dtype if dtypes is None else dtypes[0], "x")]
         self._extend_to(self._layers)
-        self.built = True
+        self._structure_changed()
+
+    def _first_data(self, x: Any) -> tuple[list[Any], Structure]:
+        return [x], LEAF
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         for layer in self._layers:
@@ -115,19 +120,20 @@ class Sequential(Model):
         if self._layers or self._input is not None:
             raise ValueError(f"Sequential {self.name!r}: Expected Input before all layers. Received: {layer!r}")
         self._input = layer
-        self._shapes = [layer.batch_shape]
+        self._tensors = [layer.tensor]
 
     def _extend_to(self, layers: Sequence[Layer]) -> None:
-        """Build the layers whose result's shape is not known yet."""
-        if not self._shapes:
+        """Call the layers whose result is not known yet, which makes their weights."""
+        tensors = list(self._tensors)
+        if not tensors:
             assert self._input is not None
-            self._shapes = [self._input.batch_shape]
-        for layer in layers[len(self._shapes) - 1 :]:
-            if not layer.built:
-                layer.build(self._shapes[-1])
-            self._shapes.append(layer.compute_output_shape(self._shapes[-1]))
+            tensors.append(self._input.tensor)
+        for layer in layers[len(tensors) - 1 :]:
+            tensors.append(layer(tensors[-1]))
+        self._tensors = tensors
 
     def _structure_changed(self) -> None:
         """Forget programs of the old structure."""
-        self.built = bool(self._layers) and len(self._shapes) == len(self._layers) + 1
+        self.built = bool(self._layers) and len(self._tensors) == len(self._layers) + 1
+        self._call_graph = CallGraph(self._tensors[0], self._tensors[-1], self.name) if self.built else None
         self.forget_programs()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gradloom import ops
+from gradloom.call_graph import is_single
 from gradloom.compiler.autodiff import gradients
 from gradloom.compiler.ir import Graph, Value, layer_scope
 from gradloom.compiler.types import F32, I32, OPEN, TensorType
+from gradloom.data_adapter import labels
 from gradloom.tracing import TracedGraph, finish
+from gradloom.training_setup import OutputSetup
 from gradloom.variables import Trace, Variable
 
 if TYPE_CHECKING:
@@ -20,14 +24,27 @@ DataTypes = tuple[tuple[str, TensorType], ...]
 ROWS, PREDICTIONS, LOSS, VALID = "rows", "predictions", "loss", "valid"
 
 
+def input_labels(model: Model) -> list[str]:
+    """The labels of the model's inputs: "x", or "x.left" and the like."""
+    graph = model.call_graph
+    return labels("x", graph.input_names, is_single(graph.input_structure))
+
+
+def output_labels(model: Model, root: str) -> list[str]:
+    """The labels of what belongs to the model's outputs: "y", or "y.digit" and the like."""
+    graph = model.call_graph
+    return labels(root, graph.output_names, is_single(graph.output_structure))
+
+
 def forward_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
     """Predictions and loss of a training batch, before any gradient: the stage `forward`."""
-    setup, trace = model.setup, Trace(Graph("forward"))
+    trace = Trace(Graph("forward"))
     with trace:
         batch = read_batch(trace.graph, rows, types)
-        predictions = model.forward(batch["x"], training=True)
-        loss = setup.compute_loss(batch["y"], predictions, batch.get("sample_weight"))
-        trace.graph.output(PREDICTIONS, predictions)
+        predictions = _predictions(model, batch, training=True)
+        loss = model.setup.total_loss(_losses(model, batch, predictions))
+        for label, value in zip(output_labels(model, PREDICTIONS), predictions, strict=True):
+            trace.graph.output(label, value)
         trace.graph.output(LOSS, loss)
     return finish(trace)
 
@@ -40,11 +57,13 @@ def train_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
     setup, trace = model.setup, Trace(Graph("train"))
     with trace:
         batch = read_batch(trace.graph, rows, types)
-        predictions = model.forward(batch["x"], training=True)
-        loss = setup.compute_loss(batch["y"], predictions, batch.get("sample_weight"))
+        predictions = _predictions(model, batch, training=True)
+        losses = _losses(model, batch, predictions)
+        loss = setup.total_loss(losses)
         with layer_scope(LOSS):
-            add_to(setup.loss_total, loss * float(rows))
-        setup.update_metrics(batch["y"], predictions, None, batch.get("sample_weight"))
+            for output, value in losses.items():
+                add_to(output.total, value * float(rows))
+        _update_metrics(model, batch, predictions, None)
         variables = model.trainable_variables
         values = [variable.symbolic(trace.graph) for variable in variables]
         with layer_scope(setup.optimizer.name):
@@ -54,25 +73,28 @@ def train_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
 
 def test_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
     """Loss and metrics of a batch in which `valid` is 1 for samples and 0 for padding."""
-    setup, trace = model.setup, Trace(Graph("test"))
+    trace = Trace(Graph("test"))
     with trace:
         batch = read_batch(trace.graph, rows, (*types, (VALID, TensorType(F32, (OPEN,)))))
         valid = batch[VALID]
-        predictions = model.forward(batch["x"], training=False)
-        loss = setup.compute_loss(batch["y"], predictions, batch.get("sample_weight", valid))
+        predictions = _predictions(model, batch, training=False)
+        losses = _losses(model, batch, predictions, valid)
         with layer_scope(LOSS):
-            # A mean over the padded batch counts all rows, other reductions only those that have weight.
-            counted = float(rows) if setup.loss_is_mean else ops.sum(valid)
-            add_to(setup.loss_total, loss * counted)
-        setup.update_metrics(batch["y"], predictions, valid, batch.get("sample_weight", valid))
+            for output, value in losses.items():
+                # A mean over the padded batch counts all rows, other reductions only those that have weight.
+                add_to(output.total, value * (float(rows) if output.loss_is_mean else ops.sum(valid)))
+        _update_metrics(model, batch, predictions, valid)
     return finish(trace)
 
 
-def predict_step(model: Model, x: TensorType) -> TracedGraph:
-    """Predictions of a batch: `x` is the batch itself."""
+def predict_step(model: Model, types: Sequence[TensorType]) -> TracedGraph:
+    """Predictions of a batch: the inputs are the batch itself."""
     trace = Trace(Graph("predict"))
     with trace:
-        trace.graph.output(PREDICTIONS, model.forward(trace.graph.input("x", x), training=False))
+        inputs = [trace.graph.input(label, type) for label, type in zip(input_labels(model), types, strict=True)]
+        predictions = model.forward(inputs, training=False)
+        for label, value in zip(output_labels(model, PREDICTIONS), predictions, strict=True):
+            trace.graph.output(label, value)
     return finish(trace)
 
 
@@ -86,3 +108,32 @@ def read_batch(graph: Graph, rows: int, types: DataTypes) -> dict[str, Value]:
 def add_to(variable: Variable, value: Value) -> None:
     """Add to a running sum."""
     variable.assign(variable + value)
+
+
+def _predictions(model: Model, batch: Mapping[str, Value], training: bool) -> list[Value]:
+    return model.forward([batch[label] for label in input_labels(model)], training)
+
+
+def _outputs(model: Model) -> list[tuple[OutputSetup, str, str]]:
+    """Each output with the labels of its targets and its sample weights."""
+    names = output_labels(model, "y"), output_labels(model, "sample_weight")
+    return list(zip(model.setup.outputs, *names, strict=True))
+
+
+def _losses(
+    model: Model, batch: Mapping[str, Value], predictions: Sequence[Value], valid: Value | None = None
+) -> dict[OutputSetup, Value]:
+    """The loss of each output that has one; padding, where `valid` is 0, weighs nothing."""
+    return {
+        output: output.compute_loss(batch[y], prediction, batch.get(weight, valid))
+        for (output, y, weight), prediction in zip(_outputs(model), predictions, strict=True)
+        if output.loss is not None
+    }
+
+
+def _update_metrics(
+    model: Model, batch: Mapping[str, Value], predictions: Sequence[Value], valid: Value | None
+) -> None:
+    for (output, y, weight), prediction in zip(_outputs(model), predictions, strict=True):
+        if output.is_used:
+            output.update_metrics(batch[y], prediction, valid, batch.get(weight, valid))

@@ -1,34 +1,32 @@
-"""The table that `model.summary()` prints: layers, output shapes, parameters."""
+"""The table that `model.summary()` prints: layers, output shapes, parameters, and what each is connected to."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gradloom.layers.layer import Layer
-from gradloom.layers.shapes import Shape
+from gradloom.symbolic import Call, SymbolicTensor
 from gradloom.variables import Variable
 
-_HEADINGS = ("Layer (type)", "Output Shape", "Param #")
+if TYPE_CHECKING:
+    from gradloom.network import Network
+
+_HEADINGS = ("Layer (type)", "Output Shape", "Param #", "Connected to")
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
-def summary_text(name: str, rows: Iterable[tuple[Layer, Shape | None]], model: Layer) -> str:
-    """Return the summary of `model`: a row for each layer with its output shape (None: not known yet), and totals."""
-    cells = [
-        (
-            f"{layer.name} ({type(layer).__name__})",
-            "?" if shape is None else str(shape),
-            f"{layer.count_params():,}" if layer.built else "0 (unbuilt)",
-        )
-        for layer, shape in rows
-    ]
+def summary_text(model: Network, expand_nested: bool = False) -> str:
+    """Return the summary of a model: a row for each layer with its output shape ("?": not known yet), and totals."""
+    rows = list(_rows(model, expand_nested))
+    columns = 4 if any(row[3] for row in rows) else 3
     trainable, frozen = model.trainable_weights, model.non_trainable_weights
     totals = [
         f" {title} params: {_count(variables):,} ({_size(variables)})"
         for title, variables in (("Total", trainable + frozen), ("Trainable", trainable), ("Non-trainable", frozen))
     ]
-    return "\n".join([f'Model: "{name}"', *_table(cells), *totals])
+    return "\n".join([f'Model: "{model.name}"', *_table([row[:columns] for row in rows], columns), *totals])
 
 
 def print_summary(text: str, print_fn: Callable[[str], object] | None) -> None:
@@ -44,18 +42,76 @@ def print_summary(text: str, print_fn: Callable[[str], object] | None) -> None:
     print(text)
 
 
-def _table(cells: Sequence[tuple[str, str, str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *cells, strict=True)]
+Row = tuple[str, ...]
+
+
+def _rows(model: Any, expand_nested: bool, depth: int = 0) -> Iterator[Row]:
+    """A row for each layer and each function called by a network, in the order of their first calls."""
+    calls = _calls(model)
+    connected = model.built and not model.call_graph.is_chain
+    listed = {layer: calls.get(layer, []) for layer in model.layers} if not connected else calls
+    for operation, made in listed.items():
+        inputs = [_reference(tensor, calls) for call in made for tensor in call.inputs] if connected else []
+        name = made[0].name if made else operation.name
+        yield (
+            "   " * depth + ("└ " if depth else "") + f"{name} ({_type(operation)})",
+            ", ".join(str(tensor.shape) for tensor in made[0].outputs) if made else "?",
+            _parameters(operation),
+            ", ".join(inputs) if connected else "",
+        )
+        if expand_nested and hasattr(operation, "call_graph"):
+            yield from _rows(operation, expand_nested, depth + 1)
+
+
+def _calls(model: Network) -> dict[Any, list[Call]]:
+    """The calls of each layer, and each call of a function by itself: inputs first, then in order."""
+    if not model.built:
+        return {}
+    graph = model.call_graph
+    entries = [tensor.call for tensor in graph.inputs if tensor.call is not None]
+    by_operation: dict[Any, list[Call]] = {}
+    for call in (*entries, *graph.calls):
+        key = call.operation if isinstance(call.operation, Layer) else call
+        by_operation.setdefault(key, []).append(call)
+    return by_operation
+
+
+def _reference(tensor: SymbolicTensor, calls: dict[Any, list[Call]]) -> str:
+    """What made a tensor, in which of its calls, and as which of the results: `dense[0][0]`."""
+    call = tensor.call
+    if call is None:
+        return tensor.name
+    siblings = calls.get(call.operation, [call])
+    return f"{call.name}[{siblings.index(call)}][{call.outputs.index(tensor)}]"
+
+
+def _type(operation: Any) -> str:
+    if isinstance(operation, Call):
+        return str(getattr(operation.operation, "__name__", "function"))
+    return type(operation).__name__
+
+
+def _parameters(operation: Any) -> str:
+    if not isinstance(operation, Layer):
+        return "0"
+    return f"{operation.count_params():,}" if operation.built else "0 (unbuilt)"
+
+
+def _table(cells: Sequence[Row], columns: int) -> list[str]:
+    headings = _HEADINGS[:columns]
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
 
     def rule(left: str, middle: str, right: str) -> str:
         return left + middle.join("─" * (width + 2) for width in widths) + right
 
-    def line(row: tuple[str, str, str]) -> str:
-        first, second, third = row
-        return f"│ {first:<{widths[0]}} │ {second:<{widths[1]}} │ {third:>{widths[2]}} │"
+    def line(row: Row) -> str:
+        aligned = [
+            f"{cell:>{w}}" if at == 2 else f"{cell:<{w}}" for at, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "│ " + " │ ".join(aligned) + " │"
 
     body = [line(row) for row in cells]
-    return [rule("┌", "┬", "┐"), line(_HEADINGS), rule("├", "┼", "┤"), *body, rule("└", "┴", "┘")]
+    return [rule("┌", "┬", "┐"), line(headings), rule("├", "┼", "┤"), *body, rule("└", "┴", "┘")]
 
 
 def _count(variables: Iterable[Variable]) -> int:

@@ -1,68 +1,51 @@
-"""What `compile` sets up for training: loss, metrics and optimizer, with the running sums behind the logs."""
+"""What `compile` sets up for training: losses, metrics and optimizer, with the running sums behind the logs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from gradloom import losses, metrics, ops, optimizers
 from gradloom.compiler.errors import GradloomError
 from gradloom.compiler.ir import Value
-from gradloom.layers.layer import Layer
 from gradloom.layers.shapes import Shape
-from gradloom.losses import Loss, LossLike
+from gradloom.losses import Loss
 from gradloom.metrics import Metric, MetricLike
 from gradloom.optimizers import OptimizerLike
 from gradloom.variables import Variable
 
+MEAN_REDUCTIONS = ("sum_over_batch_size", "mean", "none", None)
 
-class TrainingSetup:
-    """Loss, metrics and optimizer of a compiled model.
+
+class OutputSetup:
+    """Loss and metrics of one output of a model.
 
     The running loss is kept as one sum, which programs add to; how many samples it is about is known on the host.
+    `prefix` is what names in the logs begin with: nothing where there is one output, else its name.
     """
 
     def __init__(
-        self,
-        optimizer: OptimizerLike,
-        loss: LossLike | None,
-        metrics: Iterable[MetricLike],
-        weighted_metrics: Iterable[MetricLike],
+        self, name: str, prefix: str, loss: Loss | None, plain: Sequence[Metric], weighted: Sequence[Metric]
     ) -> None:
-        self.optimizer = optimizers.get(optimizer)
-        self.loss: Loss | None = None if loss is None else losses.get(loss)
-        self.loss_total = Variable("zeros", (), trainable=False, name="total", role="state", path="loss/total")
-        self._plain = _checked(metrics, "metrics")
-        self._weighted = _checked(weighted_metrics, "weighted_metrics")
-        self._metrics: tuple[list[Metric], list[Metric]] | None = None
+        self.name = name
+        self.prefix = prefix
+        self.loss = loss
+        self.plain = plain
+        self.weighted = weighted
+        path = f"loss/{prefix}total"
+        self.total = Variable("zeros", (), trainable=False, name="total", role="state", path=path)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether targets are needed."""
+        return self.loss is not None or bool(self.plain) or bool(self.weighted)
 
     @property
     def loss_is_mean(self) -> bool:
         """Whether the loss is a sum over the number of samples, rather than over their weights."""
-        return self.loss is not None and self.loss.reduction in ("sum_over_batch_size", "mean", "none", None)
-
-    @property
-    def metrics(self) -> list[Metric]:
-        """The metrics, those that heed sample weights last; empty before `resolve`."""
-        plain, weighted = self._metrics or ([], [])
-        return [*plain, *weighted]
-
-    def resolve(self, output_shape: Shape, target_shape: Sequence[int | None] | None) -> None:
-        """Make the metrics, now that the shapes say which kind of accuracy is meant."""
-        if self._metrics is None:
-            plain = [metrics.resolve(m, output_shape, target_shape, self.loss) for m in self._plain]
-            weighted = [metrics.resolve(m, output_shape, target_shape, self.loss) for m in self._weighted]
-            self._metrics = plain, weighted
-
-    def check_targets(self, y: np.ndarray, output_shape: Shape, output_layer: Layer, model: str) -> None:
-        """Raise an error that names the model's last layer, `output_layer`, when targets do not fit its output."""
-        assert self.loss is not None
-        try:
-            self.loss.check_targets(y, output_shape)
-        except (GradloomError, ValueError) as error:
-            where = f"Model {model!r}, loss {self.loss.name!r} of the output of layer {output_layer.name!r}"
-            raise type(error)(f"{where}: {error}") from None
+        return self.loss is not None and self.loss.reduction in MEAN_REDUCTIONS
 
     def compute_loss(self, y: Value, predictions: Value, sample_weight: Value | None) -> Value:
         """The batch's loss, a scalar."""
@@ -72,31 +55,169 @@ class TrainingSetup:
 
     def update_metrics(self, y: Value, predictions: Value, valid: Value | None, sample_weight: Value | None) -> None:
         """Let the metrics take in a batch: `valid` is 0 for padding, which no metric counts."""
-        plain, weighted = self._metrics or ([], [])
-        for metric in plain:
+        for metric in self.plain:
             metric.update_state(y, predictions, valid)
-        for metric in weighted:
+        for metric in self.weighted:
             metric.update_state(y, predictions, valid if sample_weight is None else sample_weight)
 
+    def check_targets(self, y: np.ndarray, output_shape: Shape, model: str) -> None:
+        """Raise an error that names the output's layer when targets do not fit its shape."""
+        if self.loss is None:
+            return
+        try:
+            self.loss.check_targets(y, output_shape)
+        except (GradloomError, ValueError) as error:
+            where = f"Model {model!r}, loss {self.loss.name!r} of the output of layer {self.name!r}"
+            raise type(error)(f"{where}: {error}") from None
+
+
+class TrainingSetup:
+    """Optimizer, and losses and metrics for each output, of a compiled model.
+
+    What belongs to which output is known once the model is: `resolve` makes the `outputs`.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerLike,
+        loss: Any,
+        loss_weights: Any,
+        metrics: Any,
+        weighted_metrics: Any,
+    ) -> None:
+        self.optimizer = optimizers.get(optimizer)
+        self.loss: Any = _map(losses.get, loss)
+        self.outputs: list[OutputSetup] = []
+        self._loss_weights = loss_weights
+        self._plain = _checked(metrics, "metrics")
+        self._weighted = _checked(weighted_metrics, "weighted_metrics")
+        self._factors: dict[OutputSetup, Variable] = {}
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics, for each output those that heed sample weights last; empty before `resolve`."""
+        return [metric for output in self.outputs for metric in (*output.plain, *output.weighted)]
+
+    @property
+    def losses(self) -> list[OutputSetup]:
+        """The outputs that have a loss."""
+        return [output for output in self.outputs if output.loss is not None]
+
+    def loss_of(self, names: Sequence[str]) -> list[Loss | None]:
+        """The loss of each output of these names."""
+        return _for_each_output(self.loss, names, "loss")
+
+    def resolve(
+        self,
+        names: Sequence[str],
+        layers: Sequence[str],
+        shapes: Sequence[Shape],
+        target_shapes: Sequence[Sequence[int | None] | None],
+    ) -> None:
+        """Make losses and metrics of the outputs, now that the shapes say which kind of accuracy is meant."""
+        if self.outputs:
+            return
+        single = len(names) == 1
+        kinds = (
+            self._metrics_of(self._plain, names, "metrics"),
+            self._metrics_of(self._weighted, names, "weighted_metrics"),
+        )
+        weights = _for_each_output(self._loss_weights, names, "loss_weights", spread=False)
+        made = []
+        for place, loss in enumerate(self.loss_of(names)):
+            plain, weighted = (
+                [metrics.resolve(m, shapes[place], target_shapes[place], loss) for m in kind[place]] for kind in kinds
+            )
+            prefix = "" if single else f"{names[place]}_"
+            made.append(OutputSetup(layers[place], prefix, loss, plain, weighted))
+        if not any(output.loss for output in made):
+            raise ValueError(f"Expected a loss for one of the outputs {list(names)}. Received: none")
+        self.outputs = made
+        for output, weight in zip(made, weights, strict=True):
+            if weight is not None:
+                path = f"loss/{output.prefix}weight"
+                self._factors[output] = Variable(float(weight), name="weight", role="hyperparameter", path=path)
+
+    def _metrics_of(self, given: Any, names: Sequence[str], argument: str) -> list[list[MetricLike]]:
+        """The metrics of each output."""
+        if isinstance(given, Mapping) or len(names) > 1:
+            each = _for_each_output(given or None, names, argument, spread=False)
+        else:
+            each = [given]
+        return [[] if one is None else list(one) if isinstance(one, (list, tuple)) else [one] for one in each]
+
+    def total_loss(self, each: Mapping[OutputSetup, Value]) -> Value:
+        """The weighted sum of the outputs' losses: what is made small."""
+        terms = [loss * self._factors[out] if out in self._factors else loss for out, loss in each.items()]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
     def reset(self) -> None:
-        """Begin the running loss and metrics anew."""
-        self.loss_total.assign(np.float32(0))
+        """Begin the running losses and metrics anew."""
+        for output in self.losses:
+            output.total.assign(np.float32(0))
         for metric in self.metrics:
             metric.reset_state()
 
     def logs(self, samples: int) -> dict[str, float]:
-        """Loss and metrics over the `samples` samples since `reset`."""
-        logs = {"loss": float(self.loss_total) / samples if samples else 0.0}
-        for metric in self.metrics:
-            logs[metric.name] = float(metric.result())
+        """Losses and metrics over the `samples` samples since `reset`: the weighted sum of the losses first."""
+        logs = {"loss": 0.0}
+        for output in self.losses:
+            mean = float(output.total) / samples if samples else 0.0
+            logs["loss"] += mean * float(self._factors[output]) if output in self._factors else mean
+            if output.prefix:
+                logs[f"{output.prefix}loss"] = mean
+        for output in self.outputs:
+            for metric in (*output.plain, *output.weighted):
+                logs[f"{output.prefix}{metric.name}"] = float(metric.result())
         return logs
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the logs."""
+        return list(self.logs(0))
 
-def _checked(identifiers: Iterable[MetricLike], argument: str) -> list[MetricLike]:
+
+def _for_each_output(given: Any, names: Sequence[str], argument: str, spread: bool = True) -> list[Any]:
+    """Divide what `compile` was told among the outputs: a list in their order, a dict by name.
+
+    spread: whether a thing alone is for all outputs.
+    """
+    if isinstance(given, Mapping) and "class_name" not in given:
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise ValueError(f"Expected {argument} for the outputs {list(names)}. Received: {argument} for {unknown}")
+        return [given.get(name) for name in names]
+    if isinstance(given, (list, tuple)):
+        if len(given) != len(names):
+            raise ValueError(
+                f"Expected as many {argument} as outputs, {len(names)}: {list(names)}. Received: {len(given)}"
+            )
+        return list(given)
+    if given is None or spread:
+        return [given] * len(names)
+    if len(names) > 1:
+        raise ValueError(f"Expected {argument} as a list or dict for the outputs {list(names)}. Received: {given!r}")
+    return [given]
+
+
+def _map(function: Callable[[Any], Any], given: Any) -> Any:
+    """Apply `function` to each thing given: alone, in lists or in dicts by the outputs' names."""
+    if given is None:
+        return None
+    if isinstance(given, Mapping) and "class_name" not in given:
+        return {name: _map(function, one) for name, one in given.items()}
+    if isinstance(given, (list, tuple)):
+        return [_map(function, one) for one in given]
+    return function(given)
+
+
+def _checked(given: Iterable[Any] | Mapping[str, Any] | None, argument: str) -> Any:
     """Refuse unknown metrics when a model is compiled rather than when it is trained."""
-    if isinstance(identifiers, str):
-        raise TypeError(f"Expected {argument} as a list. Received: {identifiers!r}")
-    listed = list(identifiers)
-    for identifier in listed:
-        metrics.get(identifier)
-    return listed
+    if isinstance(given, str):
+        raise TypeError(f"Expected {argument} as a list. Received: {given!r}")
+    kept = given if isinstance(given, Mapping) else list(given or ())
+    _map(metrics.get, kept)
+    return kept

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypedDict
 
@@ -13,11 +13,14 @@ import numpy as np
 
 from gradloom import initializers, ops
 from gradloom.compiler.errors import ShapeError
-from gradloom.compiler.ir import Graph, Value, current_provenance, layer_scope
-from gradloom.compiler.types import DType, TensorType, as_dtype
+from gradloom.compiler.ir import Value, current_provenance, layer_scope
+from gradloom.compiler.types import DType, as_dtype
 from gradloom.initializers import InitializerLike
-from gradloom.layers.shapes import InputSpec, Shape, normalized
+from gradloom.layers.shapes import InputSpec, Shape, ShapeTree, is_shape, map_shapes, normalized
 from gradloom.naming import snake_case, unique_name
+from gradloom.recording import find_recorded
+from gradloom.symbolic import Call, SymbolicTensor, call_context, infer, record
+from gradloom.trees import flatten, is_literal, map_leaves, unflatten
 from gradloom.variables import Trace, Variable
 
 
@@ -32,7 +35,7 @@ class LayerOptions(TypedDict, total=False):
 
 
 class Layer:
-    """A function of a tensor with weights of its own.
+    """A function of a tensor, or of a list or dict of tensors, with weights of its own.
 
     Subclasses make weights in `build(input_shape)` and compute in `call(x)` or `call(x, training)`. Layers and
     variables that are set as attributes, layers also in lists, are the layer's own.
@@ -67,6 +70,7 @@ class Layer:
             self.batch_input_shape = (None, *normalized(input_shape, f"input_shape of layer {self.name!r}"))
         self._trainable = bool(trainable)
         self._weights: list[Variable] = []
+        self._calls: list[Call] = []
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -83,21 +87,14 @@ class Layer:
         """Compute the layer's result; may have a second parameter `training`."""
         raise NotImplementedError(f"Layer {self.name!r}: {type(self).__name__} must define call(self, x)")
 
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
+    def compute_output_shape(self, input_shape: ShapeTree) -> Any:
         """Return the shape of the result for inputs of this shape; None where it depends on a None of the input."""
-        shape = normalized(input_shape, "input_shape")
-        if None not in shape:
-            return self._traced_shape(shape, 1)
-        # Sizes that differ between two traces of different batch size depend on it.
-        first, second = self._traced_shape(shape, 2), self._traced_shape(shape, 3)
-        return tuple(size if size == other else None for size, other in zip(first, second, strict=True))
-
-    def _traced_shape(self, shape: Shape, unknown: int) -> tuple[int, ...]:
-        graph = Graph(self.name)
-        sizes = tuple(unknown if size is None else size for size in shape)
-        with Trace(graph):
-            y: Value = self(graph.input("x", TensorType(self.dtype, sizes)))
-        return y.shape
+        shapes = map_shapes(lambda shape: normalized(shape, "input_shape"), input_shape)
+        x = map_shapes(lambda shape: SymbolicTensor.open(shape, self.dtype, "x"), shapes)
+        leaves, structure = flatten(((x,), {}))
+        with call_context(self.name, x):
+            results, result = infer(self, leaves, structure, self.name)
+        return unflatten(result, [tensor.shape for tensor in results])
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make a layer like this one, with weights of its own."""
@@ -113,51 +110,108 @@ class Layer:
 
     # Calling.
 
-    def __call__(self, x: Any, training: bool | None = None) -> Any:
-        """Apply the layer to a symbolic value, making its weights first if there are none yet.
+    def __call__(self, x: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Apply the layer to a symbolic value, or a list or dict of some, making its weights first if there are none.
 
+        On a model's symbolic tensors (`gl.Input`) the call is recorded, to be made for each batch size.
         `training` is by default that of the layer inside whose call this one happens, and False outside.
         Raises `ShapeError` naming the layer and both shapes when the input does not fit.
         """
-        training = _training.get() if training is None else bool(training)
-        token = _training.set(training)
-        try:
+        args, training = self._split_training(args, training)
+        if find_recorded((x, *args, *kwargs.values())) is not None:
+            return self._recorded(x, args, kwargs if training is None else {**kwargs, "training": training})
+        with layer_scope(self.name), training_scope(training) as training:
+            x = self._accepted(x)
+            if self._call_takes_training():
+                kwargs["training"] = training
+            return self.call(x, *args, **kwargs)
+
+    def _recorded(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Check and build for open shapes, then record the call."""
+        with call_context(self.name, (x, args, kwargs)):
             with layer_scope(self.name):
-                x = self._accepted(x)
-                arguments = {"training": training} if self._call_takes_training() else {}
-                return self.call(x, **arguments)
-        finally:
-            _training.reset(token)
+                self._prepare(map_leaves(lambda leaf: getattr(leaf, "shape", ()), x))
+            result, call = record(self, (x, *args), kwargs, self.name)
+        self._calls.append(call)
+        return result
 
     def _accepted(self, x: Any) -> Any:
         """Check, build for and convert the input."""
+        leaves, structure = flatten(x)
         trace = Trace.current()
-        if isinstance(x, Variable) and trace is not None:
-            x = trace.read(x)
-        if not isinstance(x, Value):
-            raise TypeError(
-                f"Layer {self.name!r} ({type(self).__name__}): Expected a symbolic value; for arrays call "
-                f"model.predict or a gl.function. Received: {type(x).__name__}"
-            )
-        self._check_shape(x.shape)
+        for position, leaf in enumerate(leaves):
+            if isinstance(leaf, Variable) and trace is not None:
+                leaves[position] = trace.read(leaf)
+            elif not isinstance(leaf, Value):
+                raise TypeError(
+                    f"Layer {self.name!r} ({type(self).__name__}): Expected a symbolic value; for arrays call "
+                    f"model.predict or a gl.function. Received: {type(x if is_literal(x) else leaf).__name__}"
+                )
+        self._prepare(unflatten(structure, [leaf.shape for leaf in leaves]))
+        return unflatten(structure, [self._converted(leaf) for leaf in leaves])
+
+    def _prepare(self, shapes: ShapeTree) -> None:
+        """Check the input's shape, and make the weights for it, of any batch size, if there are none yet."""
+        self._check_shape(shapes)
         if not self.built:
-            self.build((None, *x.shape[1:]))
-            self._check_shape(x.shape)
+            self.build(map_shapes(lambda shape: (None, *shape[1:]), shapes))
+            self._check_shape(shapes)
+
+    def _converted(self, x: Value) -> Value:
         return ops.cast(x, self.dtype) if x.dtype.is_float and x.dtype != self.dtype else x
 
-    def _check_shape(self, shape: Sequence[int | None]) -> None:
+    def _check_shape(self, shape: ShapeTree) -> None:
+        """Raise `ShapeError` unless the layer takes inputs of this shape, or of these shapes."""
         given = None if self.batch_input_shape is None else InputSpec(shape=self.batch_input_shape)
         for spec in (given, self.input_spec):
-            mismatch = None if spec is None else spec.mismatch(shape)
+            if spec is None:
+                continue
+            mismatch = spec.mismatch(shape) if is_shape(shape) else "one tensor"
             if mismatch:
+                received = f"shape {tuple(shape)}" if is_shape(shape) else f"shapes {shape}"
                 raise ShapeError(
-                    f"Layer {self.name!r} ({type(self).__name__}): Expected {mismatch}. Received: shape {tuple(shape)}"
+                    f"Layer {self.name!r} ({type(self).__name__}): Expected {mismatch}. Received: {received}"
                 )
 
     @classmethod
+    def _split_training(cls, args: tuple[Any, ...], training: bool | None) -> tuple[tuple[Any, ...], bool | None]:
+        """Take `training` out of the positional arguments, if it is there."""
+        place = cls._training_place()
+        if place is None or len(args) <= place:
+            return args, None if training is None else bool(training)
+        return args[:place] + args[place + 1 :], bool(args[place])
+
+    @classmethod
     @functools.cache
+    def _training_place(cls) -> int | None:
+        """Where `training` stands among the arguments of `call` after `self` and `x`."""
+        names = list(inspect.signature(cls.call).parameters)[2:]
+        return names.index("training") if "training" in names else None
+
+    @classmethod
     def _call_takes_training(cls) -> bool:
-        return "training" in inspect.signature(cls.call).parameters
+        return cls._training_place() is not None
+
+    # The tensors of a model.
+
+    @property
+    def input(self) -> Any:
+        """The symbolic tensor that the layer was called on; raises `AttributeError` unless there was one call."""
+        args, _ = unflatten(self._only_call().structure, self._only_call().leaves)
+        return args[0]
+
+    @property
+    def output(self) -> Any:
+        """The symbolic tensor that the layer made; raises `AttributeError` unless it was called once."""
+        outputs = self._only_call().outputs
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _only_call(self) -> Call:
+        if len(self._calls) != 1:
+            raise AttributeError(
+                f"Layer {self.name!r}: Expected one call on symbolic tensors. Received: {len(self._calls)}"
+            )
+        return self._calls[0]
 
     # Weights.
 
@@ -287,6 +341,17 @@ class Layer:
 _training: ContextVar[bool] = ContextVar("training", default=False)
 
 
+@contextmanager
+def training_scope(training: bool | None) -> Iterator[bool]:
+    """Let layers called inside know whether the model is being trained; None for whatever is so around."""
+    training = _training.get() if training is None else training
+    token = _training.set(training)
+    try:
+        yield training
+    finally:
+        _training.reset(token)
+
+
 def _layers_in(value: Any) -> list[Layer]:
     if isinstance(value, Layer):
         return [value]
@@ -297,10 +362,10 @@ def _marks_built(build: Callable[..., None]) -> Callable[..., None]:
     """Wrap a subclass's `build`: it runs once, for a normalized shape, in the layer's scope, and the layer is built."""
 
     @functools.wraps(build)
-    def wrapped(self: Layer, input_shape: Sequence[int | None]) -> None:
+    def wrapped(self: Layer, input_shape: ShapeTree) -> None:
         if self.built:
             return
-        shape = normalized(input_shape, f"input_shape of layer {self.name!r}")
+        shape = map_shapes(lambda one: normalized(one, f"input_shape of layer {self.name!r}"), input_shape)
         self._check_shape(shape)
         inside = current_provenance().layer.rsplit("/", 1)[-1] == self.name
         scope: AbstractContextManager[None] = nullcontext() if inside else layer_scope(self.name)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 Shape = tuple[int | None, ...]
 """Sizes along the axes; None is a size not known yet: the batch."""
+
+
+ShapeTree = Any
+"""A shape, or a list, tuple or dict of shapes: of a layer with several inputs."""
 
 
 @dataclass(frozen=True)
@@ -14,6 +19,7 @@ class InputSpec:
     """What a layer's input must look like: all its sizes, or its rank, its least rank, and the sizes of some axes."""
 
     shape: Shape | None = None
+    ndim: int | None = None
     min_ndim: int | None = None
     axes: Mapping[int, int] = field(default_factory=dict)
 
@@ -22,6 +28,8 @@ class InputSpec:
         if self.shape is not None:
             fits = len(received) == len(self.shape) and all(map(_sizes_fit, self.shape, received))
             return None if fits else f"an input of shape {self.shape}"
+        if self.ndim is not None and len(received) != self.ndim:
+            return f"an input of rank {self.ndim}"
         if self.min_ndim is not None and len(received) < self.min_ndim:
             example = (None,) * (self.min_ndim - 1) + (self.axes.get(-1, "features"),)
             return f"an input of rank {self.min_ndim} or more, like {_printed(example)}"
@@ -43,6 +51,23 @@ def normalized(shape: Sequence[int | None], what: str) -> Shape:
     if any(size is not None and size < 0 for size in sizes):
         raise ValueError(f"Expected {what} with sizes ≥ 0. Received: {sizes}")
     return sizes
+
+
+def is_shape(tree: ShapeTree) -> bool:
+    """Whether this is one shape rather than several."""
+    return isinstance(tree, int) or (
+        isinstance(tree, (tuple, list))
+        and all(size is None or not isinstance(size, (tuple, list, dict)) for size in tree)
+    )
+
+
+def map_shapes(function: Callable[[Any], Any], tree: ShapeTree) -> Any:
+    """Apply `function` to each of the shapes."""
+    if is_shape(tree):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        return {name: map_shapes(function, shape) for name, shape in tree.items()}
+    return type(tree)(map_shapes(function, shape) for shape in tree)
 
 
 def _sizes_fit(expected: int | None, received: int | None) -> bool:

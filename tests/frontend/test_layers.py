@@ -120,7 +120,7 @@ def test_wrong_rank():
     "layer",
     [
         lambda: layers.Flatten(input_shape=(28, 28)),
-        lambda: layers.Input((28, 28)),
+        lambda: layers.InputLayer((28, 28)),
         lambda: layers.Dense(2, input_shape=(28, 28)),
     ],
 )
@@ -259,7 +259,7 @@ def test_trainable():
         lambda: layers.Softmax(axis=1),
         lambda: layers.Reshape((2, -1)),
         lambda: layers.Rescaling(2.0, 1.0),
-        lambda: layers.Input((3, 3), batch_size=7, dtype="uint8"),
+        lambda: layers.InputLayer((3, 3), batch_size=7, dtype="uint8"),
         lambda: Residual(3),
     ],
 )
