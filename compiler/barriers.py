@@ -59,7 +59,7 @@ def place_barriers(schedule: Schedule, plan: MemoryPlan, names: Sequence[str]) -
     for at, (launch, name) in enumerate(zip(schedule.launches, names, strict=True)):
         if at in needed:
             steps.append(Barrier())
-        pointers = tuple(_pointer(buffer, schedule, plan) for buffer in launch.kernel.buffers)
+        pointers = tuple(_pointer(buffer, schedule, plan) for buffer in launch.buffers)
         steps.append(Call(name, pointers, launch.kernel.blocks))
     return steps
 

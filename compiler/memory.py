@@ -48,7 +48,7 @@ def plan_memory(schedule: Schedule, limit: int | None = None) -> MemoryPlan:
     """
     lifetimes: dict[Buffer, tuple[int, int]] = {}
     for at, launch in enumerate(schedule.launches):
-        for buffer in launch.kernel.buffers:
+        for buffer in launch.buffers:
             if buffer not in schedule.places:
                 first, _ = lifetimes.get(buffer, (at, at))
                 lifetimes[buffer] = (first, at)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import inspect
+import uuid
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from gradloom.compiler.ir import Graph
+from gradloom.compiler.ir import Graph, Input, Op, Value
 from gradloom.compiler.ir_text import print_graph
 from gradloom.compiler.llvm.target import Target
 
@@ -39,9 +40,35 @@ def code_version() -> str:
 
 
 def cache_key(graph: Graph, options: Options) -> str:
-    """A digest of what compiled code depends on: the graph without provenance, and all that compiles it."""
+    """A digest of what compiled code depends on: the graph without provenance and names, and all that compiles it."""
     from llvmlite import __version__ as llvmlite_version
 
-    text = print_graph(graph, comments=False)
-    parts: Sequence[object] = (code_version(), llvmlite_version, options, text)
+    text = print_graph(_anonymous(graph), comments=False)
+    parts = (code_version(), llvmlite_version, options, *_foreign_sources(graph), text)
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def _anonymous(graph: Graph) -> Graph:
+    """The graph with inputs and outputs named by number: what they are called changes no code."""
+    result = Graph(graph.name)
+    new: dict[Value, Value] = {}
+    for number, value in enumerate(graph.live()):
+        op = replace(value.op, label=str(number)) if isinstance(value.op, Input) else value.op
+        new[value] = result.apply(op, *(new[operand] for operand in value.inputs), provenance=())
+    for number, output in enumerate(graph.outputs):
+        result.output(str(number), new[output.value], None if output.donor is None else new[output.donor])
+    return result
+
+
+def _foreign_sources(graph: Graph) -> list[str]:
+    """The sources of ops that are defined outside of this package; what has none is never taken from the cache."""
+    kinds = {type(value.op) for value in graph.live()}
+    foreign = {kind.name: kind for kind in kinds if not kind.__module__.startswith("gradloom.")}
+    return [_source(foreign[name]) for name in sorted(foreign)]
+
+
+def _source(kind: type[Op]) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return uuid.uuid4().hex

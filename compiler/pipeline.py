@@ -85,10 +85,12 @@ class Lowering:
     @cached_property
     def _names(self) -> list[str]:
         names: dict[str, str] = {}
-        return [
-            names.setdefault(structure(launch.kernel), f"k{len(names)}_{_symbol(launch.group.name)}")
-            for launch in self.scheduled.launches
-        ]
+        structures: dict[Kernel, str] = {}
+        for launch in self.scheduled.launches:
+            if launch.kernel not in structures:
+                structures[launch.kernel] = structure(launch.kernel)
+            names.setdefault(structures[launch.kernel], f"k{len(names)}_{_symbol(launch.group.name)}")
+        return [names[structures[launch.kernel]] for launch in self.scheduled.launches]
 
     @cached_property
     def arguments(self) -> tuple[Argument, ...]:
@@ -148,7 +150,7 @@ class Lowering:
         moved = sum(
             buffer.type.nbytes
             for launch in self.scheduled.launches
-            for buffer in launch.kernel.buffers
+            for buffer in launch.buffers
             if buffer.type.nbytes > 0
         )
         barriers = sum(isinstance(step, Barrier) for step in self.steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gradloom.compiler.errors import VerificationError
@@ -18,6 +18,7 @@ from gradloom.compiler.kernels.product import NO_BORDER
 from gradloom.compiler.kernels.reduce import lower_reduce
 from gradloom.compiler.kernels.rows import lower_row_group
 from gradloom.compiler.kernels.scatter import lower_scatter
+from gradloom.compiler.kernels.signature import signature
 from gradloom.compiler.loops.grammar import Buffer, Kernel
 from gradloom.compiler.ops.base import Elementwise
 from gradloom.compiler.ops.convolution import Convolution
@@ -26,6 +27,9 @@ from gradloom.compiler.program import Argument, Pointer
 from gradloom.compiler.types import TensorType
 
 Border = tuple[int, int, int, int]
+
+Known = dict[Hashable, tuple[Task, list[Buffer], list[Lowered]]]
+"""Tasks that were lowered, by their signature, with their buffers and kernels."""
 
 LOWERINGS = {
     "map": lower_map,
@@ -44,10 +48,14 @@ PANELLED_FROM = 4096
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel in the order of a step, and what it does to each buffer."""
+    """A kernel in the order of a step, the buffers that it is called with, and what it does to each of them.
+
+    Launches may share a kernel, which then names the buffers of the first of them.
+    """
 
     kernel: Kernel
     group: Group
+    buffers: tuple[Buffer, ...]
     footprints: Mapping[Buffer, Footprint]
 
 
@@ -77,17 +85,19 @@ def schedule(graph: Graph, machine: Machine) -> Schedule:
     What threads write by columns is laid out in panels, so that no thread's cache lines (and what its prefetcher takes
     along with them) are another's: kernels are lowered once to see how they divide their results, and then for good.
     """
-    first = _Scheduler(graph, machine, {})
+    known: Known = {}
+    first = _Scheduler(graph, machine, {}, known)
     result = first.run()
     panels = first.panels()
-    return _Scheduler(graph, machine, panels).run() if panels else result
+    return _Scheduler(graph, machine, panels, known).run() if panels else result
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, machine: Machine, panels: Mapping[Value, int]) -> None:
+    def __init__(self, graph: Graph, machine: Machine, panels: Mapping[Value, int], known: Known) -> None:
         self.graph = graph
         self.machine = machine
         self.panelled = panels
+        self.known = known
         self.result = Schedule()
         self.buffers: dict[Value, Buffer] = {}
         self.produced: dict[Value, Partition] = {}
@@ -140,7 +150,8 @@ class _Scheduler:
     def _clear_border(self, buffer: Buffer) -> None:
         if any(buffer.border):
             lanes = self.machine.lanes([buffer.type.dtype])
-            self._append(lower_border(buffer, lanes), Group(f"border/{buffer.name}", "map", (), ()))
+            group = Group(f"border/{buffer.name}", "map", (), ())
+            self._append(lower_border(buffer, lanes), group, {buffer: buffer})
 
     def _bordered_operands(self, group: Group) -> dict[Value, Buffer]:
         """Copies with a border of what convolutions read and what lies in memory without one (inputs, reshapes)."""
@@ -313,17 +324,25 @@ class _Scheduler:
         self._launch(Task(group, {storage(value): source}, {value: target}, {}, self.machine))
 
     def _launch(self, task: Task) -> None:
-        if task.group.kind == "contraction":
-            for lowered in lower_contraction(task):
-                self._append(lowered, task.group)
-        else:
-            self._append(LOWERINGS[task.group.kind](task), task.group)
+        """Lower a task, or take the kernels of one that is alike but for its buffers."""
+        key, buffers = signature(task)
+        if key not in self.known:
+            contraction = task.group.kind == "contraction"
+            kernels = lower_contraction(task) if contraction else [LOWERINGS[task.group.kind](task)]
+            self.known[key] = task, buffers, kernels
+        like, its_buffers, kernels = self.known[key]
+        own = dict(zip(its_buffers, buffers, strict=True))
+        values = dict(zip(like.group.results, task.group.results, strict=True))
+        for lowered in kernels:
+            if task.group.members:
+                self.produced.update({values[value]: partition for value, partition in lowered.produced.items()})
+            self._append(lowered, task.group, own)
 
-    def _append(self, lowered: Lowered, group: Group) -> None:
-        if group.members:
-            self.produced.update(lowered.produced)
+    def _append(self, lowered: Lowered, group: Group, own: Mapping[Buffer, Buffer]) -> None:
         if lowered.kernel.blocks:
-            self.result.launches.append(Launch(lowered.kernel, group, lowered.footprints))
+            buffers = tuple(own[buffer] for buffer in lowered.kernel.buffers)
+            footprints = {own[buffer]: footprint for buffer, footprint in lowered.footprints.items()}
+            self.result.launches.append(Launch(lowered.kernel, group, buffers, footprints))
 
 
 def _replaces(group: Group, donor: Value, value: Value) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradloom.compiler.ir import Graph
+from gradloom.compiler.ir import Graph, Input
 from gradloom.tracing import TracedGraph
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ def compiled_program(graph: Graph, memory_limit: int | None = None) -> Program:
 
         program = pipeline.compile_graph(graph, options)
         cache.store(key, program)
-    return program
+    # The cache knows no names: a program may have been compiled for a graph that calls its arguments otherwise.
+    names = [value.op.label for value in graph.inputs if isinstance(value.op, Input)]
+    names += [output.name for output in graph.outputs if output.donor is None]
+    arguments = [replace(known, name=name) for known, name in zip(program.arguments, names, strict=True)]
+    return replace(program, arguments=tuple(arguments))
 
 
 class PredictProgram:

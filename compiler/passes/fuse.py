@@ -144,7 +144,9 @@ class _Fusion:
                 self._merge(joined, draft)
                 reason = None
             self._record(value, partner, reason)
-        if joined is None:
+        if joined is None and value not in self.wanted and cost <= PROLOGUE_COST:
+            self.prologue_cost[value] = cost
+        elif joined is None:
             self._begin_or_near(value, "map")
 
     def _place_reduction(self, value: Value) -> None:
@@ -159,7 +161,12 @@ class _Fusion:
                 self._join(value, draft)
                 return
         for draft in self._near(value, kind, operand.shape, axes):
-            shared = operand in {member.inputs[0] for member in draft.members if isinstance(member.op, Reduction)}
+            shared = self._sources(operand) & {
+                source
+                for member in draft.members
+                if isinstance(member.op, Reduction)
+                for source in self._sources(member.inputs[0])
+            }
             if (shared or math.prod(operand.shape) <= SMALL) and not self._closes_cycle(value, draft):
                 self.decisions.append(Decision(value, draft.members[0], True, "reduces the same positions"))
                 self._join(value, draft)
@@ -280,6 +287,12 @@ class _Fusion:
         elif value in self.prologue_cost:
             for operand in value.inputs:
                 yield from self._below(operand)
+
+    def _sources(self, value: Value) -> set[Value]:
+        """The large tensors in memory that a value comes down to."""
+        if value in self.home or isinstance(value.op, Input | Constant):
+            return {value} if abs(value.type.size) > SMALL else set()
+        return set[Value]().union(*map(self._sources, value.inputs))
 
     def _begin(self, value: Value, kind: str) -> None:
         reduction = isinstance(value.op, Reduction)

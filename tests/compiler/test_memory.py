@@ -32,7 +32,7 @@ def schedule_of(lifetimes: list[Lifetime], calls: int, scratch: int = 0) -> Sche
         # A buffer is touched by the first and the last call of its life, and may be by those between.
         touched = [b for b, (first, last, _) in zip(buffers, lifetimes, strict=True) if call in (first, last)]
         kernel = Kernel(f"k{call}", (argument, *touched), own, 1, begin, end, Block())
-        launches.append(Launch(kernel, Group(f"k{call}", "map", (), ()), {}))
+        launches.append(Launch(kernel, Group(f"k{call}", "map", (), ()), kernel.buffers, {}))
     return Schedule([Argument("argument", argument.type)], launches, {argument: Pointer("argument", 0)}, [])
 
 
@@ -152,7 +152,7 @@ def test_plans_of_random_graphs(drawn: tuple[Graph, dict[str, np.ndarray]], fuse
     low = pipeline.lower(drawn[0], pipeline.Options(cores=2, fuse=fuse))
     check_plan(low.memory)
     for at, launch in enumerate(low.scheduled.launches):
-        for buffer in launch.kernel.buffers:
+        for buffer in launch.buffers:
             if buffer not in low.scheduled.places:
                 slot = low.memory.slots[buffer]
                 assert slot.first <= at <= slot.last and slot.nbytes == buffer.type.nbytes

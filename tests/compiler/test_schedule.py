@@ -70,7 +70,7 @@ def test_an_update_of_one_kernel_is_written_in_place() -> None:
     low = step.lowered()
     assert not low.memory.slots
     (launch,) = low.scheduled.launches
-    assert len(launch.kernel.buffers) == 2
+    assert len(launch.buffers) == 2
     assert [argument.written for argument in low.arguments] == [True, False]
 
 
@@ -283,9 +283,9 @@ def test_the_parameters_are_read_and_written_by_their_own_memory() -> None:
         for launch in low.scheduled.launches
         if any(names.get(b) == "hidden/kernel" and f.writes for b, f in launch.footprints.items())
     )
-    touched = {names.get(buffer, "intermediate") for buffer in update.kernel.buffers}
+    touched = {names.get(buffer, "intermediate") for buffer in update.buffers}
     assert touched == {"hidden/kernel", "x", "rows", "sgd/learning_rate", "intermediate"}
-    assert sum(buffer not in names for buffer in update.kernel.buffers) == 1
+    assert sum(buffer not in names for buffer in update.buffers) == 1
 
 
 def arguments_by_buffer(low: pipeline.Lowering) -> dict[Any, Any]:
