@@ -93,8 +93,8 @@ def trace(f: Function, *specs: Any, **named_specs: Any) -> Graph:
 def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     """Return the function that computes the gradient of `f`, which must return a scalar.
 
-    The result has the structure of argument `argnums`, or is a tuple of such for a sequence of argument numbers. On
-    symbolic values it emits the gradient; on arrays it compiles, as `gl.function` does. It nests.
+    The result has the structure of argument `argnums`, or is a tuple of such for a sequence of argument numbers, which
+    may repeat. On symbolic values it emits the gradient; on arrays it compiles, as `gl.function` does. It nests.
     Raises `ShapeError` when `f` returns no scalar, `DTypeError` when an argument to differentiate is no float.
     """
     pair = _value_and_grad(f, argnums, "grad")
@@ -144,15 +144,15 @@ def _value_and_grad(f: Function, argnums: int | Sequence[int], caller: str) -> F
             raise TypeError(
                 f"gl.{caller}: Expected arrays, or symbolic values while their graph is traced. Received: {args}"
             )
-        leaves, structure = flatten(tuple(args[position] for position in positions))
+        distinct = list(dict.fromkeys(positions))
+        leaves, structure = flatten(tuple(args[position] for position in distinct))
         variables = [varied(_differentiable(leaf, f, caller)) for leaf in leaves]
         new_args = list(args)
-        for position, argument in zip(positions, unflatten(structure, variables), strict=True):
+        for position, argument in zip(distinct, unflatten(structure, variables), strict=True):
             new_args[position] = argument
         result = _scalar(f(*new_args, **kwargs), f, caller)
-        cotangents = gradients([result], variables)
-        gradient = unflatten(structure, cotangents)
-        return result, gradient[0] if single else gradient
+        by_position = dict(zip(distinct, unflatten(structure, gradients([result], variables)), strict=True))
+        return result, by_position[positions[0]] if single else tuple(by_position[position] for position in positions)
 
     return emit
 

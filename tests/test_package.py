@@ -148,6 +148,15 @@ def test_every_folder_with_python_files_is_listed_as_a_package() -> None:
     assert sorted(listed) == sorted(folders)
 
 
+def test_modules_of_the_tests_have_names_of_their_own() -> None:
+    """pytest imports a folder without `__init__.py` as top-level modules: two of one name break the collection."""
+    folders: dict[str, list[str]] = {}
+    for path in (ROOT / "tests").rglob("*.py"):
+        if path.name != "conftest.py":
+            folders.setdefault(path.name, []).append(path.relative_to(ROOT).as_posix())
+    assert {name: paths for name, paths in folders.items() if len(paths) > 1} == {}
+
+
 def test_a_wheel_holds_the_files_of_the_folders(tmp_path: Path) -> None:
     # Built from a copy, since setuptools leaves build folders beside its sources.
     source = tmp_path / "source"

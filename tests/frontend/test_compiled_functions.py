@@ -215,6 +215,12 @@ def test_argnums_and_trees() -> None:
     np.testing.assert_array_equal(by_a["w"], b)
 
 
+@pytest.mark.parametrize("argnums", [(0, 0), (0, -2), (-1, 0, 1, -2)])
+def test_argnums_may_repeat(argnums: tuple[int, ...]) -> None:
+    gradients = gl.grad(lambda a, b: a * a * b, argnums=argnums)(3.0, 5.0)
+    assert [float(gradient) for gradient in gradients] == [(30, 9)[number] for number in argnums]
+
+
 @pytest.mark.smoke
 def test_gradients_nest() -> None:
     def f(x: Any) -> Any:
