@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradloom import (
         activations,
+        applications,
         callbacks,
         compiler,
         datasets,
+        formats,
         initializers,
         layers,
         losses,
@@ -37,9 +39,11 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "activations",
+    "applications",
     "callbacks",
     "compiler",
     "datasets",
+    "formats",
     "initializers",
     "layers",
     "losses",
@@ -75,9 +79,11 @@ __all__ = [
     "TensorSpec",
     "Variable",
     "activations",
+    "applications",
     "callbacks",
     "compiler",
     "datasets",
+    "formats",
     "function",
     "get_num_threads",
     "grad",

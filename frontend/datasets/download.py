@@ -1,4 +1,4 @@
-"""Downloading one published file over HTTP: checked by MD5, resumed where it broke off, put in place atomically."""
+"""Downloading one published file over HTTP: checked by MD5 or size, resumed where it broke off, atomically in place."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,18 +22,45 @@ MAX_BYTES = 256 << 20
 """No data set here is larger; a server that keeps on sending does not fill the disk."""
 
 
+def cache_folder(name: str) -> Path:
+    """The user's cache folder for what `name` downloads: `$XDG_CACHE_HOME/gradloom/name`, by default in `~/.cache`."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    # The XDG convention: a relative path counts as unset.
+    base = Path(root) if root and os.path.isabs(root) else Path("~/.cache").expanduser()
+    return base / "gradloom" / name
+
+
 class DownloadError(GradloomError, OSError):
     """A file could not be downloaded, or what came is not what was published."""
 
 
-def fetch(url: str, destination: Path, md5: str) -> None:
+@dataclass(frozen=True)
+class _Published:
+    """What is known of a published file: its checksum, its size in bytes, or both."""
+
+    md5: str | None
+    size: int | None
+
+    def mismatch(self, file: BinaryIO) -> str | None:
+        """Say what was expected of the file if it is another one, else None."""
+        received = file.seek(0, os.SEEK_END)
+        if self.size is not None and received != self.size:
+            return f"Expected: {self.size} bytes. Received: {received} bytes"
+        if self.md5 is not None and (digest := _md5(file)) != self.md5:
+            return f"Expected MD5: {self.md5}. Received: {digest}"
+        return None
+
+
+def fetch(url: str, destination: Path, md5: str | None = None, size: int | None = None) -> None:
     """Download `url` to `destination`, whose folder is made; nothing is done when the file is there already.
 
-    md5: the published file's checksum in hex. What has come is kept beside the destination as `….part`, so that a later
-    call asks the server for the rest only; the file appears under its own name when it is whole and its checksum is
-    right. A progress bar is shown on a terminal.
+    md5: the published file's checksum in hex. size: its bytes. At least one of them is needed. What has come is kept
+    beside the destination as `….part`, so that a later call asks the server for the rest only; the file appears under
+    its own name when it is whole and right. A progress bar is shown on a terminal.
     Raises DownloadError when the server cannot be reached, breaks off again and again, or sends something else.
     """
+    if md5 is None and size is None:
+        raise ValueError(f"{url}: Expected md5 or size, to know the file by. Received: neither")
     if destination.exists():
         return
     part = destination.with_name(destination.name + ".part")
@@ -41,7 +69,7 @@ def fetch(url: str, destination: Path, md5: str) -> None:
         # Bytes are written at their own offset and never appended: two processes that download the same file at once
         # write the same bytes to the same places.
         with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
-            _complete(url, file, md5)
+            _complete(url, file, _Published(md5, size))
             file.flush()
             os.fsync(file.fileno())
         part.replace(destination)
@@ -59,11 +87,11 @@ def fetch(url: str, destination: Path, md5: str) -> None:
 
 
 class _WrongContent(DownloadError):
-    """What came has another checksum: worth nothing, not even to be resumed."""
+    """What came is another file: worth nothing, not even to be resumed."""
 
 
-def _complete(url: str, file: BinaryIO, md5: str) -> None:
-    """Fill `file` until its checksum is right, resuming after its present bytes."""
+def _complete(url: str, file: BinaryIO, published: _Published) -> None:
+    """Fill `file` until it is the published one, resuming after its present bytes."""
     start = resumed_from = file.seek(0, os.SEEK_END)
     for _ in range(_ATTEMPTS):
         reason = "broke off"
@@ -80,11 +108,11 @@ def _complete(url: str, file: BinaryIO, md5: str) -> None:
             if start > before:
                 continue
             break
-        received = _md5(file)
-        if received == md5:
+        mismatch = published.mismatch(file)
+        if mismatch is None:
             return
         if not resumed_from:
-            raise _WrongContent(f"{url}: other content than published. Expected MD5: {md5}. Received: {received}")
+            raise _WrongContent(f"{url}: other content than published. {mismatch}")
         # The bytes of the earlier call may have been bad: once more, from the start.
         file.truncate(0)
         start = resumed_from = 0

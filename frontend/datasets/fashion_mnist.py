@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gradloom.compiler.errors import GradloomError
-from gradloom.datasets.download import DownloadError, fetch
+from gradloom.datasets.download import DownloadError, cache_folder, fetch
 from gradloom.datasets.idx import DataFileError, read_idx
 from gradloom.datasets.synthetic_fashion import CLASS_NAMES, Split
 
@@ -50,7 +50,7 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]
             return _read_instead_of(tried, folder)
         tried.append(f"{origin}: {_describe(folder, missing)}")
 
-    cache = _cache_folder()
+    cache = cache_folder("fashion-mnist")
     asked = list(tried)
     if not os.environ.get("GRADLOOM_DATA"):
         tried.append("$GRADLOOM_DATA: not set")
@@ -78,13 +78,6 @@ def _requested_folders(path: str | os.PathLike[str] | None) -> list[tuple[str, P
     if named := os.environ.get("GRADLOOM_DATA"):
         folders.append(("$GRADLOOM_DATA", Path(named).expanduser()))
     return folders
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    # The XDG convention: a relative path counts as unset.
-    base = Path(root) if root and os.path.isabs(root) else Path("~/.cache").expanduser()
-    return base / "gradloom" / "fashion-mnist"
 
 
 def _find(folder: Path, name: str) -> Path | None:

@@ -170,3 +170,17 @@ def test_a_folder_that_cannot_be_made_is_named(server: Server, tmp_path: Path) -
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(DownloadError, match="taken/file.gz: cannot be written"):
         fetch(server.url, tmp_path / "taken" / "file.gz", MD5)
+
+
+def test_a_size_alone_tells_a_whole_file(server: Server, file: Path) -> None:
+    server.cuts = [100_000]
+    fetch(server.url, file, size=len(CONTENT))
+    assert file.read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=100000-"]
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+def test_a_file_of_another_size_is_refused_and_not_kept(server: Server, file: Path, difference: int) -> None:
+    with pytest.raises(DownloadError, match=rf"Expected: {len(CONTENT) + difference} bytes. Received: {len(CONTENT)} "):
+        fetch(server.url, file, size=len(CONTENT) + difference)
+    assert files(file) == []

@@ -1,0 +1,207 @@
+"""Reader and writer of Darknet's `.weights` files.
+
+Layout, little-endian: i32 major, minor and revision of the version; the number of images seen in training, u64 from
+version 0.2 on, u32 before; then for each layer with weights, in order, as f32:
+
+    convolutional:  biases, [scales, means, variances], weights [filters][channels / groups][height][width]
+    connected:      biases, weights [outputs][channels][height][width], [scales, means, variances]
+
+The brackets are there with batch normalization only. Nothing else says what the numbers are: the network does.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from gradloom.compiler.errors import GradloomError
+from gradloom.formats.darknet.layers import BatchNormalization, Connected, Convolution
+from gradloom.layers import Conv2D, Dense, Layer
+from gradloom.model import Model
+from gradloom.network import Network
+from gradloom.variables import Variable
+
+_VERSIONS = ((0, 1), (0, 2))
+_F32 = np.dtype("<f4")
+_VERSION_BYTES = 12
+_FILE_ORDER = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+"""For vectors, kernels [inputs, outputs] and kernels [height, width, channels, filters]: their axes in a file."""
+
+
+class WeightsError(GradloomError, ValueError):
+    """A weights file is none, or not of this network; or a network has weights that such a file cannot hold."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the weights: version, and images seen in training."""
+
+    major: int = 0
+    minor: int = 2
+    revision: int = 0
+    seen: int = 0
+
+    def pack(self) -> bytes:
+        """The header's bytes."""
+        seen = "Q" if self.is_wide else "I"
+        return struct.pack(f"<iii{seen}", self.major, self.minor, self.revision, self.seen)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the number of images seen has 8 bytes."""
+        return self.major * 10 + self.minor >= 2
+
+
+@dataclass(frozen=True)
+class Record:
+    """The part of a file that belongs to one layer, and the normalization behind it if there is one."""
+
+    contraction: Layer
+    normalization: BatchNormalization | None
+
+    def variables(self) -> list[Variable]:
+        """The variables in the file's order."""
+        kernel, bias = self.contraction.kernel, self.contraction.bias  # type: ignore[attr-defined]
+        if self.normalization is None:
+            return [bias, kernel]
+        scales, biases, means, variances = self.normalization.parts
+        if isinstance(self.contraction, (Connected, Dense)):
+            return [biases, kernel, scales, means, variances]
+        return [biases, scales, means, variances, kernel]
+
+
+_headers: WeakKeyDictionary[Model, Header] = WeakKeyDictionary()
+_records: WeakKeyDictionary[Model, Sequence[Record]] = WeakKeyDictionary()
+
+
+def remember_layers(model: Model, layers: Sequence[Layer]) -> None:
+    """Note the layers of a cfg file in its order: a file also has weights of those that nothing reads."""
+    _records[model] = list(_gather(layers))
+
+
+def load_weights(model: Model, path: str | os.PathLike[str], unused: int = 0) -> None:
+    """Give a built model the weights of a file, whose length must be exactly right.
+
+    unused: how many floats the file may hold after the model's: layers that it was built without.
+    Raises WeightsError, with expected and actual size in bytes, before anything is changed.
+    """
+    variables = [variable for record in records(model) for variable in record.variables()]
+    path = Path(path)
+    with path.open("rb") as file:
+        header = _read_header(file, path, [variable.size for variable in variables], unused)
+        arrays = [_read_array(file, path, variable) for variable in variables]
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+    _headers[model] = header
+
+
+def save_weights(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write the model's weights as a file that Darknet reads, in one piece or not at all.
+
+    Version and number of images seen are those of the file that the model was loaded from, otherwise 0.2 and 0.
+    Raises WeightsError for a model with weights that the format has no place for.
+    """
+    path = Path(path)
+    model.require_built("save_weights")
+    variables = [variable for record in records(model) for variable in record.variables()]
+    missing = [variable.path for variable in model.weights if variable not in set(variables)]
+    if missing:
+        raise WeightsError(
+            f"Model {model.name!r}: Expected weights of convolutions and connected layers, with Darknet's batch "
+            f"normalization, only. Received: {', '.join(missing)}"
+        )
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(_headers.get(model, Header()).pack())
+            for variable in variables:
+                file.write(_to_file(variable.value))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def records(model: Model) -> Sequence[Record]:
+    """The parts of a weights file for `model`, in order."""
+    return _records[model] if model in _records else list(_gather(_flattened(model)))
+
+
+def _flattened(network: Network) -> Iterator[Layer]:
+    for layer in network.layers:
+        if isinstance(layer, Network):
+            yield from _flattened(layer)
+        else:
+            yield layer
+
+
+def _gather(layers: Iterator[Layer] | Sequence[Layer]) -> Iterator[Record]:
+    """Pair each layer with weights with the normalization that comes next."""
+    open_: Layer | None = None
+    for layer in layers:
+        if isinstance(layer, BatchNormalization) and open_ is not None:
+            yield Record(open_, layer)
+            open_ = None
+        elif isinstance(layer, (Convolution, Conv2D, Connected, Dense)):
+            if open_ is not None:
+                raise _without_bias(open_)
+            if layer.use_bias:
+                yield Record(layer, None)
+            else:
+                open_ = layer
+    if open_ is not None:
+        raise _without_bias(open_)
+
+
+def _without_bias(layer: Layer) -> WeightsError:
+    return WeightsError(
+        f"Layer {layer.name!r}: Expected a bias, or Darknet's batch normalization next, as in a weights file. "
+        "Received: use_bias=False without it"
+    )
+
+
+def _read_header(file: BinaryIO, path: Path, sizes: Sequence[int], unused: int) -> Header:
+    """Read the header and check that the file has the size that fits it."""
+    actual = os.fstat(file.fileno()).st_size
+    floats = _F32.itemsize * sum(sizes)
+    version = file.read(_VERSION_BYTES)
+    if len(version) < _VERSION_BYTES:
+        raise _wrong_size(path, [floats + len(Header().pack())], actual)
+    major, minor, revision = struct.unpack("<iii", version)
+    if (major, minor) not in _VERSIONS:
+        raise WeightsError(
+            f"{path}: Expected a weights file of version 0.1 or 0.2, for this network of "
+            f"{floats + len(Header().pack())} bytes. Received: version {major}.{minor}, {actual} bytes"
+        )
+    expected = floats + len(Header(major, minor).pack())
+    accepted = [expected, *([expected + _F32.itemsize * unused] if unused else [])]
+    if actual not in accepted:
+        raise _wrong_size(path, accepted, actual)
+    seen = int.from_bytes(file.read(8 if Header(major, minor).is_wide else 4), "little")
+    return Header(major, minor, revision, seen)
+
+
+def _wrong_size(path: Path, accepted: Sequence[int], actual: int) -> WeightsError:
+    expected = " or ".join(map(str, accepted))
+    return WeightsError(f"{path}: not weights of this network. Expected: {expected} bytes. Received: {actual} bytes")
+
+
+def _read_array(file: BinaryIO, path: Path, variable: Variable) -> np.ndarray:
+    data = file.read(_F32.itemsize * variable.size)
+    if len(data) != _F32.itemsize * variable.size:
+        raise WeightsError(f"{path}: Expected {variable.size} floats of {variable.path!r}. Received: {len(data)} bytes")
+    file_order = _FILE_ORDER[len(variable.shape)]
+    stored = np.frombuffer(data, _F32).reshape([variable.shape[axis] for axis in file_order])
+    return stored.transpose(np.argsort(file_order))
+
+
+def _to_file(value: np.ndarray) -> bytes:
+    return value.transpose(_FILE_ORDER[value.ndim]).astype(_F32).tobytes()
