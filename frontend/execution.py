@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradloom.compiler.ir import Graph, Input
+from gradloom.compiler.passes.prepare import split_prepare
 from gradloom.tracing import TracedGraph
 
 if TYPE_CHECKING:
@@ -28,13 +29,17 @@ class CompiledGraph:
         from gradloom.runtime.executable import Executable  # its LLVM loads when there is something to run
 
         self.traced = traced
-        self.program = compiled_program(traced.graph, memory_limit)
+        prepare, graph = split_prepare(traced.graph)
+        self.program = compiled_program(graph, memory_limit)
         self.executable = Executable(self.program)
         self.seconds_per_step: float | None = None
         """How long a step took when it was last measured."""
         self._results = {out.name: out.value.type for out in traced.graph.outputs if out.donor is None}
         self._names = {argument.name for argument in self.program.arguments}
         self._supplied = traced.arguments()
+        self._preparation = None if prepare is None else Preparation(prepare, self._supplied)
+        if self._preparation is not None:
+            self._supplied |= self._preparation.results
 
     def bind(self, arrays: Mapping[str, np.ndarray]) -> Binding:
         """Prepare for many runs on the same arrays."""
@@ -48,11 +53,17 @@ class CompiledGraph:
     def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one step and return its results in new arrays."""
         results = self.empty_results()
+        self.prepare()
         try:
             self.bind({**arrays, **results}).run()
         finally:
             self.changed()
         return results
+
+    def prepare(self) -> None:
+        """Compute anew what follows from the weights alone, if they have changed."""
+        if self._preparation is not None:
+            self._preparation.update(self.version)
 
     def changed(self) -> None:
         """Note that variables were written."""
@@ -62,6 +73,30 @@ class CompiledGraph:
     def version(self) -> Hashable:
         """Changes whenever a variable that the program reads does: what was derived from the old ones is stale."""
         return tuple(variable.version for variable in self.traced.trace.inputs)
+
+
+class Preparation:
+    """The part of a program that runs once per set of weights: folded normalization, for example.
+
+    `results` are the arrays that the rest of the program reads, by label; `update` fills them.
+    """
+
+    def __init__(self, graph: Graph, supplied: Mapping[str, np.ndarray]) -> None:
+        from gradloom.runtime.executable import Executable
+
+        program = compiled_program(graph)
+        self.results = {out.name: np.empty(out.value.shape, out.value.dtype.numpy) for out in graph.outputs}
+        known = {**supplied, **self.results}
+        self._binding = Executable(program).bind({a.name: known[a.name] for a in program.arguments})
+        self._lock = threading.Lock()
+        self._version: Hashable = None
+
+    def update(self, version: Hashable) -> None:
+        """Compute the results for these weights, unless they are there already."""
+        with self._lock:
+            if version != self._version:
+                self._binding.run()
+                self._version = version
 
 
 def compiled_program(graph: Graph, memory_limit: int | None = None) -> Program:
@@ -115,6 +150,7 @@ class PredictProgram:
             for batch, part in zip(self._batch, x, strict=True):
                 batch[:rows] = part
                 batch[rows:] = 0
+            self.compiled.prepare()
             self._binding.run(version=self.compiled.version)
             for array, result in zip(out, self._results, strict=True):
                 array[...] = result[:rows]

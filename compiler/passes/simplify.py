@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradloom.compiler.ir import Graph
-from gradloom.compiler.passes import arithmetic_rules, fold, movement_rules, reduction_rules
+from gradloom.compiler.passes import arithmetic_rules, convolution_rules, fold, movement_rules, reduction_rules
 from gradloom.compiler.passes.rewrite import Rule, rewrite
 
 # Transposes of matmuls come before the rules that would make a reshape of a transpose of unit axes.
@@ -12,6 +12,7 @@ RULES: tuple[Rule, ...] = (
     *arithmetic_rules.RULES,
     *reduction_rules.RULES,
     *movement_rules.RULES,
+    *convolution_rules.RULES,
 )
 """All rules, in the order in which each node is offered to them."""
 

@@ -15,6 +15,7 @@ from gradloom.compiler.ir import Graph, Input, Op, Value
 from gradloom.compiler.ops.arithmetic import Add, Divide, Maximum, Minimum, Multiply, Power, Subtract
 from gradloom.compiler.ops.comparison import Equal, Less, LogicalAnd, LogicalNot, LogicalOr, LogicalXor, Select
 from gradloom.compiler.ops.contractions import Matmul
+from gradloom.compiler.ops.convolution import Conv2D, Conv2DInputGrad, Conv2DKernelGrad
 from gradloom.compiler.ops.elementwise import Convert, Exp, Log, Negative, Sqrt
 from gradloom.compiler.ops.indexing import Gather
 from gradloom.compiler.ops.markers import StopGradient
@@ -140,6 +141,26 @@ CASES = [
         "reshape_gather",
         lambda n: n(Reshape((2, 4)), n(Gather(), n.x(5, 2, 2), n.c([4, 1], I32))),
         "constant reshape gather",
+    ),
+    Case(
+        "convolve_padded",
+        lambda n: n(Conv2D(), n(Pad((0, 1, 0, 0), (0, 1, 2, 0), (0, 0, 0, 0)), n.x(1, 4, 3, 2)), n.x(3, 3, 2, 2)),
+        "conv2d",
+    ),
+    Case(
+        "convolve_padded",
+        lambda n: n(
+            Conv2DKernelGrad((3, 3)), n(Pad((0, 1, 1, 0), (0, 1, 1, 0), (0, 0, 0, 0)), n.x(1, 3, 3, 2)), n.x(1, 3, 3, 2)
+        ),
+        "conv2d_kernel_grad",
+    ),
+    Case(
+        "slice_input_grad",
+        lambda n: n(
+            Slice((0, 1, 0, 0), (1, 4, 3, 2), (1, 1, 1, 1)),
+            n(Conv2DInputGrad((5, 3), padding=((0, 0), (0, 2))), n.x(1, 3, 3, 2), n.x(3, 3, 2, 2)),
+        ),
+        "conv2d_input_grad",
     ),
     Case("transpose_identity", lambda n: n(Transpose((0, 1, 2)), n.x(2, 3, 4)), ""),
     Case("transpose_transpose", lambda n: n(Transpose((1, 2, 0)), n(Transpose((1, 2, 0)), n.x(2, 3, 4))), "transpose"),

@@ -1,0 +1,91 @@
+"""The prepare split: what depends on parameters alone is computed once per set of weights, not in every step."""
+
+from __future__ import annotations
+
+from gradloom.compiler.ir import Constant, Graph, Input, Value
+from gradloom.compiler.ops.base import Movement
+
+FIXED_ROLES = ("parameter", "state", "captured", "hyperparameter")
+"""The roles of inputs that stay the same from one prediction to the next."""
+
+PREPARED = "prepared"
+"""The role of the inputs that the prepare program supplies."""
+
+
+def split_prepare(graph: Graph) -> tuple[Graph | None, Graph]:
+    """Return the prepare graph, None if there is nothing to prepare, and the graph that reads its results.
+
+    The prepare graph's outputs have the labels of the other graph's inputs of role "prepared". Folded batch
+    normalization is the case in point: scale and shift of each channel follow from four parameters. `graph` must leave
+    its parameters as they are; a graph that writes onto one is returned whole.
+    """
+    if any(output.donor is not None for output in graph.outputs):
+        return None, graph
+    fixed = _fixed(graph)
+    wanted = [value for value in _read_by_the_rest(graph, fixed) if _is_work(value)]
+    if not wanted:
+        return None, graph
+    prepare, main = Graph(f"{graph.name}_prepare"), Graph(graph.name)
+    prepare.captured, main.captured = dict(graph.captured), dict(graph.captured)
+    inside: dict[Value, Value] = {}
+    outside: dict[Value, Value] = {}
+    labels = {value: f"{PREPARED}/{number}" for number, value in enumerate(wanted)}
+    for value in graph.live():
+        origins = graph.provenance[value]
+        if value in fixed:
+            inside[value] = prepare.apply(value.op, *(inside[v] for v in value.inputs), provenance=origins)
+        if value in labels:
+            outside[value] = main.apply(Input(labels[value], value.type, PREPARED), provenance=origins)
+        elif all(operand in outside for operand in value.inputs):
+            outside[value] = main.apply(value.op, *(outside[v] for v in value.inputs), provenance=origins)
+    for output in graph.outputs:
+        main.output(output.name, outside[output.value])
+    for value, label in labels.items():
+        prepare.output(label, inside[value])
+    return _without_unread_inputs(prepare), _without_unread_inputs(main)
+
+
+def _fixed(graph: Graph) -> set[Value]:
+    """The values that depend on parameters and literals alone, on one parameter at least."""
+    fixed: set[Value] = set()
+    literal: set[Value] = set()
+    for value in graph.live():
+        if isinstance(value.op, Constant):
+            literal.add(value)
+        elif isinstance(value.op, Input):
+            if value.op.role in FIXED_ROLES:
+                fixed.add(value)
+        elif value.inputs and all(operand in fixed or operand in literal for operand in value.inputs):
+            (literal if all(operand in literal for operand in value.inputs) else fixed).add(value)
+    return fixed | literal
+
+
+def _read_by_the_rest(graph: Graph, fixed: set[Value]) -> list[Value]:
+    """The fixed values that others, or the caller, read."""
+    read = {operand for value in graph.live() if value not in fixed for operand in value.inputs if operand in fixed}
+    read |= {output.value for output in graph.outputs if output.value in fixed}
+    return sorted(read, key=lambda value: value.number)
+
+
+def _is_work(value: Value) -> bool:
+    """Whether a value takes more than a look at a parameter from another side."""
+    if isinstance(value.op, Input | Constant):
+        return False
+    return not isinstance(value.op, Movement) or any(_is_work(operand) for operand in value.inputs)
+
+
+def _without_unread_inputs(graph: Graph) -> Graph:
+    """The graph without inputs that none of its outputs needs."""
+    needed = {output.value for output in graph.outputs}
+    for value in reversed(graph.values):
+        if value in needed:
+            needed.update(value.inputs)
+    result = Graph(graph.name)
+    result.captured = dict(graph.captured)
+    new: dict[Value, Value] = {}
+    for value in graph.values:
+        if value in needed:
+            new[value] = result.apply(value.op, *(new[v] for v in value.inputs), provenance=graph.provenance[value])
+    for output in graph.outputs:
+        result.output(output.name, new[output.value])
+    return result
