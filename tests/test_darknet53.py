@@ -1,0 +1,146 @@
+"""Darknet53 against what the original Darknet computes: every array of its reference, and its own files.
+
+Needs `$GRADLOOM_DARKNET`: a folder with darknet53.cfg, labels.txt, dog.jpg and reference_seed0_dog.npz, and beside it
+`tools/make_darknet_weights.py`, which makes the weights that the reference was computed with.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gradloom as gl
+from gradloom.applications.published import WEIGHTS
+from gradloom.formats import darknet
+
+FOLDER = Path(os.environ.get("GRADLOOM_DARKNET", ""))
+TOOL = FOLDER.resolve().parent / "tools" / "make_darknet_weights.py"
+CLASSIFY = Path(__file__).resolve().parents[1] / "examples" / "darknet53" / "classify.py"
+TOP_FIVE = [
+    ("dingo", "14.84"),
+    ("Loafer", "6.47"),
+    ("reflex camera", "3.73"),
+    ("king crab", "3.72"),
+    ("comic book", "3.16"),
+]
+PUBLISHED_TOP_FIVE = [
+    ("malamute", "15.53"),
+    ("Tibetan mastiff", "8.43"),
+    ("German shepherd", "7.38"),
+    ("collie", "6.16"),
+    ("Shetland sheepdog", "3.26"),
+]
+"""What the published weights say about dog.jpg."""
+
+LAYERS = {
+    "residual_36": "shortcut_36",
+    "residual_61": "shortcut_61",
+    "residual_74": "shortcut_74",
+    "avgpool": "avgpool_75",
+    "logits": "convolutional_76",
+    "probabilities": "softmax_77",
+}
+"""The names of the reference's arrays, and those of the layers that make them."""
+
+needs_folder = pytest.mark.skipif(
+    not os.environ.get("GRADLOOM_DARKNET"), reason="GRADLOOM_DARKNET names no folder with Darknet53's cfg and reference"
+)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not TOOL.is_file():
+        pytest.skip(f"{TOOL}, which makes weights from a seed, is not there")
+    file = tmp_path_factory.mktemp("darknet53") / "seed0.weights"
+    subprocess.run([sys.executable, str(TOOL), str(FOLDER / "darknet53.cfg"), str(file), "--seed", "0"], check=True)
+    return file
+
+
+@pytest.fixture(scope="module")
+def model(weights: Path) -> gl.Model:
+    return darknet.load(FOLDER / "darknet53.cfg", weights)
+
+
+@pytest.fixture(scope="module")
+def dog() -> np.ndarray:
+    pytest.importorskip("PIL", reason="the extra `examples` is not installed")
+    return darknet.letterbox(darknet.read_image(FOLDER / "dog.jpg"), 256, 256)[np.newaxis]
+
+
+@needs_folder
+class TestReference:
+    def test_every_array_is_darknets(self, model: gl.Model, dog: np.ndarray) -> None:
+        outputs = [model.get_layer(name).output for name in LAYERS.values()]
+        results = gl.Model(model.inputs[0], outputs).predict(dog)
+        with np.load(FOLDER / "reference_seed0_dog.npz") as reference:
+            assert sorted(reference.files) == sorted(LAYERS)
+            for name, result in zip(LAYERS, results, strict=True):
+                expected = reference[name].astype(np.float64)
+                # Channels come first in the reference.
+                received = np.moveaxis(result[0], -1, 0).reshape(expected.shape)
+                error = np.abs(received - expected).max() / np.sqrt(np.mean(expected**2))
+                assert error <= 1e-4, f"{name}: {error:.2e} of its RMS"
+
+    def test_the_network_of_applications_is_the_cfgs(self, model: gl.Model, weights: Path, dog: np.ndarray) -> None:
+        other = gl.applications.Darknet53(weights)
+        np.testing.assert_allclose(other.predict(dog), model.predict(dog), rtol=1e-3, atol=1e-7)
+        body = gl.applications.Darknet53(weights, include_top=False)
+        assert body.output_shape == (None, 8, 8, 1024)
+        for mine, its in zip(body.get_weights(), other.get_weights(), strict=False):
+            np.testing.assert_array_equal(mine, its)
+
+    def test_a_file_is_written_as_it_was_read(self, model: gl.Model, weights: Path, tmp_path: Path) -> None:
+        darknet.save_weights(model, tmp_path / "written.weights")
+        assert filecmp.cmp(weights, tmp_path / "written.weights", shallow=False)
+        darknet.save_weights(gl.applications.Darknet53(weights), tmp_path / "written.weights")
+        assert filecmp.cmp(weights, tmp_path / "written.weights", shallow=False)
+
+    def test_the_example_prints_the_five_best_classes(self, weights: Path, tmp_path: Path) -> None:
+        done = classify(tmp_path, "--weights", str(weights), "--labels", str(FOLDER / "labels.txt"))
+        assert best(done.stdout) == TOP_FIVE
+
+
+@needs_folder
+def test_the_published_weights_know_the_dog(tmp_path: Path) -> None:
+    found = [file for file in (FOLDER / "darknet53.weights", WEIGHTS.cached) if file.is_file()]
+    if not found:
+        pytest.skip(f"the published weights are not there: {WEIGHTS.url} as {WEIGHTS.cached}")
+    done = classify(tmp_path, "--weights", str(found[0]), "--labels", str(FOLDER / "labels.txt"))
+    assert best(done.stdout) == PUBLISHED_TOP_FIVE
+
+
+def classify(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", str(CLASSIFY), str(FOLDER / "dog.jpg"), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=True)
+
+
+def best(text: str) -> list[tuple[str, str]]:
+    """Names and percentages of the lines that an image has."""
+    return [(name, share) for share, name in re.findall(r"^ +(\d+\.\d\d)%  (.+)$", text, re.MULTILINE)]
+
+
+def test_a_published_file_has_the_size_of_the_network() -> None:
+    model = gl.applications.Darknet53()
+    assert WEIGHTS.size == 20 + 4 * sum(variable.size for variable in model.weights)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (33, 50)])
+def test_sizes_and_classes_are_free(size: tuple[int, int]) -> None:
+    model = gl.applications.Darknet(((8, 1), (16, 2)), 4, input_shape=(*size, 3), classes=7)
+    assert model.output_shape == (None, 7)
+    body = gl.applications.Darknet(((8, 1), (16, 2)), 4, include_top=False, input_shape=(*size, 3))
+    assert body.output_shape == (None, -(-size[0] // 4), -(-size[1] // 4), 16)
+
+
+def test_a_shape_of_another_rank_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"Expected input_shape as \(height, width, channels\). Received: \(256, 256\)"
+    ):
+        gl.applications.Darknet53(input_shape=(256, 256))
