@@ -39,7 +39,7 @@ LOWERINGS = {
 }
 """The kernel builder of each kind of group."""
 
-STORED_ROLES = ("parameter", "state")
+STORED_ROLES = ("parameter", "state", "prepared")
 """The roles of arguments that stay with the program from step to step, and that it may keep in a layout of its own."""
 
 PANELLED_FROM = 4096
@@ -57,6 +57,7 @@ class Launch:
     group: Group
     buffers: tuple[Buffer, ...]
     footprints: Mapping[Buffer, Footprint]
+    panels: Mapping[Buffer, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -168,17 +169,28 @@ class _Scheduler:
         return found
 
     def panels(self) -> dict[Value, int]:
-        """The values that should lie in panels: matrices that several threads write, each its own columns."""
+        """The values that should lie in panels, with the panels' widths.
+
+        They are matrices that several threads write, each its own columns, and weights that are only read, the way
+        their readers wish.
+        """
         writes: dict[Buffer, set[Partition | None]] = {}
+        wishes: dict[Buffer, set[int]] = {}
         for launch in self.result.launches:
             for buffer, footprint in launch.footprints.items():
                 if footprint.writes:
                     writes.setdefault(buffer, set()).update(footprint.partitions)
+            for buffer, panel in launch.panels.items():
+                wishes.setdefault(buffer, set()).add(panel)
         chosen = {}
         for value, buffer in self.buffers.items():
             pointer = self.result.places.get(buffer)
-            fixed = pointer is not None and not self._is_stored(pointer)
+            stored = pointer is not None and self._is_stored(pointer)
             partitions = writes.get(buffer, set())
+            if stored and buffer not in writes and len(wishes.get(buffer, ())) == 1:
+                (chosen[value],) = wishes[buffer]
+                continue
+            fixed = pointer is not None and not stored
             if fixed or len(partitions) != 1 or buffer.type.nbytes < PANELLED_FROM or any(buffer.border):
                 continue
             (partition,) = partitions
@@ -342,7 +354,8 @@ class _Scheduler:
         if lowered.kernel.blocks:
             buffers = tuple(own[buffer] for buffer in lowered.kernel.buffers)
             footprints = {own[buffer]: footprint for buffer, footprint in lowered.footprints.items()}
-            self.result.launches.append(Launch(lowered.kernel, group, buffers, footprints))
+            panels = {own[buffer]: panel for buffer, panel in lowered.panels.items()}
+            self.result.launches.append(Launch(lowered.kernel, group, buffers, footprints, panels))
 
 
 def _replaces(group: Group, donor: Value, value: Value) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gradloom.compiler.ir import Group, Value
 from gradloom.compiler.kernels.evaluate import Evaluator, Footprint, Partition
@@ -62,11 +62,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A kernel with what it does to each of its parameters."""
+    """A kernel with what it does to each of its parameters.
+
+    `panels` are the widths of panels in which it would like to find matrices that it reads panel by panel.
+    """
 
     kernel: Kernel
     footprints: Mapping[Buffer, Footprint]
     produced: Mapping[Value, Partition]
+    panels: Mapping[Buffer, int] = field(default_factory=dict)
 
 
 class Lowering:
@@ -76,6 +80,7 @@ class Lowering:
         self.task = task
         self.b = Builder(task.group.name)
         self.evaluator = Evaluator(self.b, task.stored, flat)
+        self.panels: dict[Buffer, int] = {}
 
     @contextmanager
     def blocks(self, count: int) -> Iterator[Index]:
@@ -92,7 +97,7 @@ class Lowering:
             footprint = self.evaluator.footprints.get(buffer)
             if footprint is not None and footprint.partition is not None:
                 produced[value] = footprint.partition
-        return Lowered(self.b.kernel(blocks), self.evaluator.footprints, produced)
+        return Lowered(self.b.kernel(blocks), self.evaluator.footprints, produced, self.panels)
 
     def store(self, results: Sequence[Value], position: Position) -> None:
         """Compute `results` at `position`, then write them: all are read before memory that they share is written."""

@@ -62,6 +62,7 @@ class OuterProduct:
         batches = math.prod(product.batch)
         if not batches * product.rows * product.columns:
             return lowering.finish(0)
+        self._wish_for_panels()
         if self._packs():
             type_ = TensorType(product.b.dtype, (math.prod(product.depth), self.panel))
             self.packed = self.b.allocate(Buffer("panel", type_, "scratch"))
@@ -108,6 +109,15 @@ class OuterProduct:
         stride = product.b.shape[-1] * product.b.dtype.itemsize
         far = stride >= FAR and product.rows >= PACK_ROWS * self.tile and not (holder and holder.panel)
         return strided or holder is None or far
+
+    def _wish_for_panels(self) -> None:
+        """Say that B had better lie in panels, if it is a matrix whose panels are read one by one."""
+        product = self.product
+        holder = self.task.stored.get(product.b)
+        if holder is not None and not product.strided_b and not product.batch and not self.outer:
+            width = product.b.shape[-1]
+            if width == product.columns and width > self.panel and width % self.panel == 0:
+                self.lowering.panels[holder] = self.panel
 
     def _rows(self, start: Index, rows: int) -> None:
         """All columns of a block of rows."""
