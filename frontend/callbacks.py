@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from gradloom.model import Model
 
 Logs = Mapping[str, float]
+
+BAR_LAYOUT = "{desc}: {n_fmt}/{total_fmt} |{bar}|"
+"""The fields of a progress bar, as tqdm names them."""
 
 
 class Callback:
@@ -94,8 +98,8 @@ class History(Callback):
 class ProgbarLogger(Callback):
     """Shows loss, metrics and time per step: `fit` adds it by itself unless `verbose=0`.
 
-    With `verbose=1` (or "auto") a bar on a terminal; otherwise, and where standard output is no terminal, one line per
-    epoch: `Epoch 1/5 - 0.4s - 1.6ms/step - loss: 0.6142 - accuracy: 0.7881`.
+    With `verbose=1` (or "auto") a bar on a terminal while an epoch runs; then, or instead, one line per epoch:
+    `Epoch 1/5 - 0.4s - 1.6ms/step - loss: 0.6142 - accuracy: 0.7881`.
     """
 
     def __init__(self, verbose: int | str = "auto") -> None:
@@ -166,11 +170,10 @@ class _Display:
         self._elapsed = self._time()
 
     def end(self, logs: Logs) -> None:
-        if self._bar is None:
-            print(f"{self._title} - {format_line(self._time(), self._steps, logs)}", flush=True)
-            return
-        update_bar(self._bar, self._steps, self._time(), logs)
+        if self._bar is not None:
+            self._bar.leave = False  # The line takes its place, and may be longer than the terminal is wide.
         self.close()
+        print(f"{self._title} - {format_line(self._time(), self._steps, logs)}", flush=True)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -190,14 +193,20 @@ def open_bar(title: str, steps: int | None) -> Any:
     """Start a progress bar on standard output."""
     from tqdm import tqdm  # loads slowly for what it is, and only a terminal needs it
 
-    layout = "{desc}: {n_fmt}/{total_fmt} |{bar:24}|{postfix}"
-    return tqdm(total=steps, desc=title, bar_format=layout, file=sys.stdout, mininterval=0, dynamic_ncols=True)
+    # tqdm itself shows nothing on a terminal that does not tell its size.
+    columns, lines = shutil.get_terminal_size()
+    size = {"ncols": columns - 1, "nrows": lines}
+    return tqdm(total=steps, desc=title, bar_format=BAR_LAYOUT, file=sys.stdout, mininterval=0, **size)
 
 
 def update_bar(bar: Any, steps: int, elapsed: float, logs: Logs) -> None:
-    """Move a bar to `steps` and show time and values beside it."""
+    """Move a bar to `steps` and show time and values beside it; the bar takes the columns that they leave."""
     bar.n = steps
-    bar.set_postfix_str(format_line(elapsed, steps, logs), refresh=True)
+    bar.ncols = shutil.get_terminal_size().columns - 1
+    values = format_line(elapsed, steps, logs)
+    # In the layout, since tqdm would set a comma before a postfix.
+    bar.bar_format = f"{BAR_LAYOUT} {values.replace('{', '{{').replace('}', '}}')}"
+    bar.refresh()
 
 
 def format_line(elapsed: float, steps: int | None, logs: Logs) -> str:

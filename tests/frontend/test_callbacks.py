@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import re
+import struct
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -165,14 +170,52 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
-    new_model().fit(X, Y, epochs=2, validation_data=(X, Y))
-    text = terminal.getvalue()
-    ends = [line.split("\r")[-1] for line in text.split("\n")]
-    assert [end[:14] for end in ends if end.strip()] == ["Epoch 1/2: 2/2", "Epoch 2/2: 2/2"]
-    assert all("s/step - loss: " in end and " - val_accuracy: " in end for end in ends if end.strip())
+@pytest.mark.parametrize("columns", [80, 40, 0])
+def test_a_bar_on_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of zero columns is one that does not tell its width."""
+    written = on_terminal(columns, lambda: new_model().fit(X, Y, epochs=2, validation_data=(X, Y)), monkeypatch)
+    *lines, rest = [line.rstrip("\r").split("\r") for line in written.split("\n")]
+    assert rest == [""] and len(lines) == 2
+    for epoch, (*bars, final) in enumerate(lines, start=1):
+        assert all(len(bar) < (columns or 80) for bar in bars)
+        assert any(bar.startswith(f"Epoch {epoch}/2: 2/2 |") for bar in bars)
+        values = re.compile(r"\| \d+\.\ds - .*/step - loss: .* - accuracy: \d\.\d{4}$")
+        assert columns == 40 or any(values.search(bar) for bar in bars)
+        assert final.startswith(f"Epoch {epoch}/2 - ")
+        assert re.search(r"s/step - loss: .* - accuracy: .* - val_loss: .* - val_accuracy: \d\.\d{4}$", final)
+
+
+def on_terminal(columns: int, action: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `action` writes to a terminal of that width."""
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    reading, writing = pty.openpty()
+    fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    written = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(reading, 4096):
+                written.extend(part)
+
+    # While the action runs: a terminal that nobody reads makes its writers wait.
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    with os.fdopen(writing, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        patch.setattr(sys, "__stdout__", terminal)
+        action()
+    reader.join(timeout=60)
+    os.close(reading)
+    return written.decode()
+
+
+def test_a_name_with_braces_beside_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    model = new_model()
+    model.compile("adam", "mse", metrics=[gl.metrics.MeanSquaredError(name="{x}")])
+    model.fit(X, np.eye(2)[Y])
+    assert " - {x}: 0." in terminal.getvalue().split("\n")[0].split("\r")[-1]
 
 
 def test_a_bar_is_closed_when_training_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
