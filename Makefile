@@ -32,9 +32,10 @@ check: $(VENV)/test.stamp ## Check format, lint and, on the installed package, s
 	$(RUN) -m pip install --quiet --no-build-isolation --no-deps --target $(TYPED) .
 	MYPYPATH=$(TYPED) $(RUN) -m mypy -p gradloom
 
-bench: $(VENV)/bench.stamp ## Measure training beside NumPy, PyTorch, Keras and JAX, and start-up times
+bench: $(VENV)/bench.stamp ## Measure the machine, start-up, Darknet53 and MLP training beside other frameworks
 	$(RUN) benchmarks/machine.py
 	$(RUN) benchmarks/startup.py
+	$(RUN) benchmarks/darknet53.py
 	$(RUN) benchmarks/mlp.py $(ARGS)
 
 docs: $(VENV)/test.stamp $(VENV)/examples.stamp ## Run the code of the documentation
