@@ -61,15 +61,14 @@ class Residual(Step):
 
     @classmethod
     def parse(cls, section: Section, before: Before) -> Self:
-        (number,) = section.integers("from")[:1]
-        if len(section.integers("from")) > 1:
-            raise section.error("Expected one layer in from. Received: several", "from")
-        index, output = before.find(number, "from"), before.map
+        numbers = section.integers("from")
+        if len(numbers) > 1:
+            raise section.error(f"Expected one layer in from. Received: {len(numbers)}", "from")
+        index, output = before.find(numbers[0], "from"), before.map
         added = before.map_of(index)
-        if (added.width // output.width, output.width // added.width) != (
-            added.height // output.height,
-            output.height // added.height,
-        ):
+        higher = added.height // output.height, output.height // added.height
+        wider = added.width // output.width, output.width // added.width
+        if higher != wider:
             raise section.error(
                 f"Expected a map of layer {index} that is as many times as high as the map of {output} as it is wide. "
                 f"Received: {added}",
