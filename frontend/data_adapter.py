@@ -38,12 +38,16 @@ class Dataset:
         """A copy with zeros after its rows, `rows` in all: zeros are valid labels, and weigh nothing."""
         return Dataset({label: _padded(array, rows) for label, array in self.arrays.items()})
 
-    def weighted_by_class(self, class_weight: Mapping[int, float] | None) -> Dataset:
-        """Multiply the weights of samples by those of their classes; raises `ValueError` for several outputs."""
+    def weighted_by_class(self, class_weight: Mapping[int, float] | None, classes: int | None) -> Dataset:
+        """Multiply the weights of samples by those of their classes, of which there are so many, if known.
+
+        Raises `ValueError` for several outputs, for weights that are not finite and for classes out of range.
+        """
         if class_weight is None:
             return self
         if "y" not in self.arrays:
             raise ValueError("class_weight needs a model with one output; give a sample_weight for each of several")
+        _check_class_weight(class_weight, classes)
         weight = _class_weights(class_weight, self.arrays["y"], self.arrays.get("sample_weight"))
         return Dataset({**self.arrays, "sample_weight": weight})
 
@@ -135,6 +139,18 @@ def weights(sample_weight: Any, samples: int, name: str = "sample_weight") -> np
             f"Expected {name} with one weight per sample, of shape ({samples},). Received: shape {array.shape}"
         )
     return array.astype(np.float32, copy=False)
+
+
+def _check_class_weight(class_weight: Any, classes: int | None) -> None:
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(f"Expected class_weight as a dict of weights by class. Received: {class_weight!r}")
+    for label, weight in class_weight.items():
+        is_class = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
+        if not is_class or label < 0 or (classes is not None and label >= classes):
+            known = "integers from 0" if classes is None else f"integers in [0, {classes})"
+            raise ValueError(f"Expected {known} as classes in class_weight. Received: {label!r}")
+        if not isinstance(weight, (int, float, np.integer, np.floating)) or not np.isfinite(weight):
+            raise ValueError(f"Expected finite numbers as weights in class_weight. Received: {label!r}: {weight!r}")
 
 
 def _class_weights(class_weight: Mapping[int, float], y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray:

@@ -49,6 +49,8 @@ class Model(Network):
     ) -> None:
         super().__init__(inputs, outputs, name=name, trainable=trainable)
         self.stop_training = False
+        self.history: History | None = None
+        """Loss and metrics of the last `fit`; of its whole epochs, if it was interrupted."""
         self._setup: TrainingSetup | None = None
         self._programs = StepPrograms(self)
 
@@ -124,7 +126,7 @@ class Model(Network):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: Verbosity = "auto",
-        callbacks: Iterable[Callback] | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
         validation_split: float = 0.0,
         validation_data: Sequence[Any] | None = None,
         shuffle: bool = True,
@@ -159,8 +161,8 @@ class Model(Network):
         training = Training(self._programs, setup, train, batch_size, generator, steps_per_epoch)
         testing = None if validation is None else Testing(self._programs, setup, validation, validation_size)
 
-        history = History()
-        listeners = [history, *(callbacks or ())]
+        history = self.history = History()
+        listeners = [history, *_listed(callbacks)]
         if verbose:
             listeners.append(ProgbarLogger(verbose))
         params = {"epochs": epochs, "steps": training.steps, "batch_size": batch_size, "verbose": verbose}
@@ -189,7 +191,7 @@ class Model(Network):
         batch_size: int | None = None,
         verbose: Verbosity = "auto",
         sample_weight: Any = None,
-        callbacks: Iterable[Callback] | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
         return_dict: bool = False,
     ) -> float | list[float] | dict[str, float]:
         """Return the loss over all samples, or [loss, metrics…] if there are metrics, or a dict of both by name."""
@@ -197,7 +199,7 @@ class Model(Network):
         batch_size = _positive(batch_size, DEFAULT_BATCH_SIZE, "batch_size")
         data = self._checked(setup, x, y, sample_weight)
         testing = Testing(self._programs, setup, data, batch_size)
-        listeners = [*(callbacks or ()), *([TestLogger(verbose)] if verbose else [])]
+        listeners = [*_listed(callbacks), *([TestLogger(verbose)] if verbose else [])]
         params = {"steps": testing.steps, "batch_size": batch_size, "verbose": verbose}
         hooks = CallbackList(listeners, self, params)
         try:
@@ -234,7 +236,7 @@ class Model(Network):
         They are those of this batch before the step (Keras returns the mean since the last `reset_metrics`).
         """
         setup = self._require_setup("train_on_batch")
-        data = self._checked(setup, x, y, sample_weight).weighted_by_class(class_weight)
+        data = self._checked(setup, x, y, sample_weight).weighted_by_class(class_weight, self._classes)
         training = Training(self._programs, setup, data, len(data))
         return _returned(training.run_epoch(CallbackList((), self, {})), return_dict)
 
@@ -361,10 +363,20 @@ class Model(Network):
                     "Expected validation_data as (x, y) or (x, y, sample_weight). "
                     f"Received: {type(validation_data).__name__}"
                 )
-            validation = self._checked(setup, *validation_data)
+            try:
+                validation = self._checked(setup, *validation_data)
+            except (TypeError, ValueError) as error:
+                error.args = (f"validation_data: {error}",)
+                raise
         elif validation_split:
             train, validation = train.split(validation_split)
-        return train.weighted_by_class(class_weight), validation
+        return train.weighted_by_class(class_weight, self._classes), validation
+
+    @property
+    def _classes(self) -> int | None:
+        """How many classes a single output tells apart, None where it is one number."""
+        size = self.call_graph.outputs[0].shape[-1]
+        return size if size is not None and size > 1 else None
 
     def _sample_shapes(self) -> list[tuple[int, ...]]:
         """The shapes of one sample of each input, which a graph must know entirely."""
@@ -405,6 +417,11 @@ def _positive(value: int | None, default: int, name: str) -> int:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
         raise ValueError(f"Expected {name} as a positive integer. Received: {name}={value!r}")
     return int(value)
+
+
+def _listed(callbacks: Callback | Iterable[Callback] | None) -> list[Callback]:
+    """One callback, several or none as a list."""
+    return [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
 
 
 def _is_due(frequency: int | Sequence[int], epoch: int) -> bool:

@@ -132,7 +132,7 @@ def test_a_model_is_whole_after_an_interrupt(hook: str) -> None:
     model.fit(X, Y, batch_size=5, verbose=0)
     versions = [variable.version for variable in model.weights]
     with pytest.raises(KeyboardInterrupt):
-        model.fit(X, Y, batch_size=5, callbacks=[callback], verbose=0)
+        model.fit(X, Y, batch_size=5, callbacks=callback, verbose=0)
     assert [variable.version for variable in model.weights] != versions
     w1, b1, w2, b2 = model.get_weights()
     logits = np.maximum(X @ w1 + b1, 0) @ w2 + b2
@@ -140,6 +140,20 @@ def test_a_model_is_whole_after_an_interrupt(hook: str) -> None:
     np.testing.assert_allclose(model.predict(X), expected, rtol=1e-4, atol=1e-6)
     losses = model.fit(X, Y, epochs=40, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
+
+
+def test_the_history_of_an_interrupted_fit_is_kept() -> None:
+    class Interrupt(gl.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    model = new_model()
+    assert model.history is None
+    assert model.fit(X, Y, verbose=0) is model.history
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, epochs=4, callbacks=Interrupt(), verbose=0)
+    assert model.history.epoch == [0, 1] and len(model.history.history["loss"]) == 2
 
 
 def test_one_line_per_epoch_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

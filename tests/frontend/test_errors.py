@@ -54,7 +54,15 @@ Call = Callable[[gl.Sequential], Any]
         (lambda m: m.fit(X, Y + 3), r"of layer 'last': Expected class labels in \[0, 3\). Received: 3 at position 0"),
         (lambda m: m.fit(X, Y - 1), r"Expected class labels in \[0, 3\). Received: -1 at position 0, and 9 more"),
         (lambda m: m.evaluate(X, Y + 3), r"Expected class labels in \[0, 3\)"),
-        (lambda m: m.fit(X, Y, validation_data=(X, Y + 3)), r"Expected class labels in \[0, 3\)"),
+        (lambda m: m.fit(X, Y, validation_data=(X, Y + 3)), r"^validation_data: .*Expected class labels in \[0, 3\)"),
+        # class weights
+        (lambda m: m.fit(X, Y, class_weight={3: 1.0}), r"integers in \[0, 3\) as classes in class_weight. Received: 3"),
+        (lambda m: m.fit(X, Y, class_weight={"0": 1.0}), r"integers in \[0, 3\) as classes.*Received: '0'"),
+        (
+            lambda m: m.fit(X, Y, class_weight={0: np.nan}),
+            "finite numbers as weights in class_weight. Received: 0: nan",
+        ),
+        (lambda m: m.fit(X, Y, class_weight={0: "1"}), "finite numbers as weights in class_weight. Received: 0: '1'"),
         (lambda m: m.fit(X, Y + 2**33), "Expected integer targets that fit 32 bits. Received: 8589934592"),
         (lambda m: m.fit(X, np.eye(3)[Y]), "one-hot targets need loss='categorical_crossentropy'"),
         # settings
