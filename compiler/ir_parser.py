@@ -358,8 +358,9 @@ class _Parser:
 def _op(line: int, name: str, attributes: dict[str, Any], type: TensorType) -> Op:
     """The op called `name`, from its attributes as read; raises `ParseError` for what the op does not have."""
     if name not in Op.registry:
-        near = get_close_matches(name, Op.registry, n=3) or sorted(Op.registry)
-        raise ParseError(f"line {line}: unknown op. Expected one of: {', '.join(near)}. Received: {name}")
+        near = get_close_matches(name, Op.registry, n=3)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Expected one of: {', '.join(sorted(Op.registry))}."
+        raise ParseError(f"line {line}: unknown op. {hint} Received: {name}")
     if name == Constant.name:
         return Constant(type, _constant_data(line, attributes, type))
     cls = Op.registry[name]

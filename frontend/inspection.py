@@ -81,6 +81,13 @@ class GraphStage(Stage):
         return self.svg()
 
 
+class _Stages(dict[str, Stage]):
+    """Stages by name, with an error that lists them."""
+
+    def __missing__(self, name: str) -> Stage:
+        raise KeyError(f"Expected one of the stages {', '.join(self)}. Received: {name!r}")
+
+
 class Inspection:
     """The stages of a program: `inspection.stages["fused"].text()`.
 
@@ -90,7 +97,7 @@ class Inspection:
 
     def __init__(self, title: str, stages: Mapping[str, Stage], lowering: Callable[[], Lowering]) -> None:
         self.title = title
-        self.stages: Mapping[str, Stage] = MappingProxyType(dict(stages))
+        self.stages: Mapping[str, Stage] = MappingProxyType(_Stages(stages))
         self._lowering = lowering
 
     def stage(self, name: str) -> Stage:

@@ -311,6 +311,9 @@ class Model(Network):
             single = is_single(graph.input_structure)
             parts = data_adapter.by_name(x, graph.input_names, "x", single)
             arrays = data_adapter.features(parts, data_adapter.labels("x", graph.input_names, single))
+            for place, tensor in enumerate(graph.inputs):
+                if arrays[place].ndim == 1 and tensor.shape[1:] == (1,):  # One number per sample may come as a vector.
+                    arrays[place] = arrays[place][:, np.newaxis]
             self.accept_input([array.shape for array in arrays])
             return arrays
         leaves, structure = self._first_data(x)

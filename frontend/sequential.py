@@ -29,6 +29,8 @@ class Sequential(Model):
         self._layers: list[Layer] = []
         self._input: InputLayer | None = None
         self._tensors: list[SymbolicTensor] = []
+        if layers is not None and not isinstance(layers, Iterable):
+            raise TypeError(f"Sequential {self.name!r}: Expected a list of layers. Received: {layers!r}")
         for layer in layers or ():
             self.add(layer)
 

@@ -228,7 +228,7 @@ HEAD = 'graph "g" {\n  %0: f32[2] = input {label="x"}\n'
         ("model {", "line 1: expected `graph`. Received: model"),
         (HEAD, "line 3: expected a node, a kernel, an output or `}`. Received: the end of the text"),
         (HEAD + "}\n}", "line 4: expected the end of the text. Received: }"),
-        (HEAD + "  %1: f32[2] = exq %0\n}", "line 3: unknown op. Expected one of: exp. Received: exq"),
+        (HEAD + "  %1: f32[2] = exq %0\n}", "line 3: unknown op. Did you mean exp\\? Received: exq"),
         (HEAD + "  %1: f32[3] = exp %0\n}", r"line 3: exp has type f32\[2\]. Received: f32\[3\]"),
         (HEAD + "  %1: f32[2] = exp %0 %0\n}", "line 3: exp"),
         (

@@ -101,7 +101,7 @@ def test_a_graph_file_is_shown(script: str, tmp_path: Path, capsys: pytest.Captu
     assert parse(output(capsys, "show", str(file))).groups
     file.write_text(file.read_text().replace("matmul", "matmult", 1))
     message = error(capsys, "show", str(file))
-    assert message.startswith(f"error: {file}: line ") and "unknown op. Expected one of: matmul" in message
+    assert message.startswith(f"error: {file}: line ") and "unknown op. Did you mean matmul" in message
 
 
 def test_a_module_is_found_from_the_current_folder(

@@ -23,6 +23,21 @@ def model() -> Iterator[gl.Sequential]:
     assert [weight.tobytes() for weight in model.get_weights()] == before
 
 
+def test_one_number_per_sample_may_come_as_a_vector() -> None:
+    model = gl.Sequential([gl.Input((1,)), gl.layers.Dense(np.int64(2))])
+    np.testing.assert_array_equal(model.predict(X[:, 0]), model.predict(X[:, :1]))
+
+
+def test_a_lone_layer_is_no_list_of_layers() -> None:
+    with pytest.raises(TypeError, match="Expected a list of layers. Received: <Dense"):
+        gl.Sequential(gl.layers.Dense(2))  # type: ignore[arg-type]
+
+
+def test_a_stage_of_another_name_lists_those_there_are(model: gl.Sequential) -> None:
+    with pytest.raises(KeyError, match="Expected one of the stages layers, forward, .*Received: 'fuse'"):
+        model.inspect(mode="predict").stages["fuse"]
+
+
 Call = Callable[[gl.Sequential], Any]
 
 
