@@ -49,6 +49,17 @@ def custom_gradient(f: Callable[..., tuple[Any, Callable[..., Any]]]) -> Callabl
     return differentiable
 
 
+def _cotangent(returned: Any, operand: Value) -> Value:
+    """What `grad_fn` returned for an argument, as a value of its shape; a scalar stands for all elements."""
+    cotangent = as_value(returned, operand)
+    if cotangent.shape not in (operand.shape, ()):
+        raise ShapeError(
+            f"custom_gradient: expected a cotangent of its argument's shape {operand.shape}. "
+            f"Received: shape {cotangent.shape}"
+        )
+    return cotangent
+
+
 def _mark(values: Sequence[Value], place: int, operands: Sequence[Value], grad_fn: Callable[..., Any]) -> Value:
     """One part of the result, with the rule that makes the arguments' cotangents from its cotangent alone."""
     graph = values[place].graph
@@ -66,7 +77,7 @@ def _mark(values: Sequence[Value], place: int, operands: Sequence[Value], grad_f
                 f"Received: {len(cotangents)}"
             )
         return [
-            None if cotangent is None or not operand.dtype.is_float else as_value(cotangent, operand)
+            None if cotangent is None or not operand.dtype.is_float else _cotangent(cotangent, operand)
             for cotangent, operand in zip(cotangents, operands, strict=True)
         ]
 

@@ -141,6 +141,8 @@ def broadcast(x: Value, shape: tuple[int, ...]) -> Value:
 
 def canonical_axis(axis: int, rank: int, function: str) -> int:
     """Return an axis counted from the front; raises `ShapeError` if there is no such axis."""
+    if not isinstance(axis, int | np.integer):
+        raise TypeError(f"{function}: expected axis as an integer. Received: axis={axis!r}")
     if not -rank <= axis < rank:
         raise ShapeError(f"{function}: expected an axis from {-rank} to {rank - 1}. Received: axis={axis}")
     return int(axis) % rank

@@ -221,6 +221,20 @@ def test_argnums_may_repeat(argnums: tuple[int, ...]) -> None:
     assert [float(gradient) for gradient in gradients] == [(30, 9)[number] for number in argnums]
 
 
+def test_a_custom_gradient_has_the_shape_of_its_argument() -> None:
+    @gl.ops.custom_gradient
+    def f(x: Any) -> Any:
+        return x, lambda upstream: gl.ops.ones((2, 5))
+
+    with pytest.raises(ShapeError, match=r"argument's shape \(3,\). Received: shape \(2, 5\)"):
+        gl.grad(lambda x: gl.ops.sum(f(x)))(np.ones(3))
+
+
+def test_an_axis_is_an_integer() -> None:
+    with pytest.raises(TypeError, match="sum: expected axis as an integer. Received: axis='0'"):
+        gl.function(lambda x: gl.ops.sum(x, axis="0"))(np.ones(3))
+
+
 @pytest.mark.smoke
 def test_gradients_nest() -> None:
     def f(x: Any) -> Any:
