@@ -18,7 +18,12 @@ import pytest
 
 import gradloom as gl
 from gradloom.applications.published import WEIGHTS
+from gradloom.compiler.autodiff import gradients
+from gradloom.compiler.interpreter import interpret
+from gradloom.compiler.ir import Graph
+from gradloom.compiler.types import F64, TensorType
 from gradloom.formats import darknet
+from gradloom.variables import Trace
 
 FOLDER = Path(os.environ.get("GRADLOOM_DARKNET", ""))
 TOOL = FOLDER.resolve().parent / "tools" / "make_darknet_weights.py"
@@ -144,3 +149,60 @@ def test_a_shape_of_another_rank_is_refused() -> None:
         ValueError, match=r"Expected input_shape as \(height, width, channels\). Received: \(256, 256\)"
     ):
         gl.applications.Darknet53(input_shape=(256, 256))
+
+
+@pytest.mark.parametrize("normalization", [darknet.BatchNormalization, gl.layers.BatchNormalization])
+def test_the_gradient_of_a_residual_block(normalization: type[gl.Layer]) -> None:
+    """In training and float64, along a random direction of the input and all weights: against central differences."""
+    rng = np.random.default_rng(0)
+    layers = [
+        gl.layers.Conv2D(4, 1, padding="same", use_bias=False, dtype="float64", name="squeeze"),
+        normalization(dtype="float64", name="squeeze_normalization"),
+        gl.layers.LeakyReLU(0.1, dtype="float64"),
+        gl.layers.Conv2D(8, 3, padding="same", use_bias=False, dtype="float64", name="expand"),
+        normalization(dtype="float64", name="expand_normalization"),
+        gl.layers.LeakyReLU(0.1, dtype="float64"),
+    ]
+    graph = Graph("block")
+    with Trace(graph) as trace:
+        x = graph.input("x", TensorType(F64, (3, 5, 6, 8)))
+        y = x
+        for layer in layers:
+            y = layer(y, training=True)
+        weights = graph.input("weights", x.type)
+        loss = gl.ops.sum((x + y) * weights)
+        variables = [variable for layer in layers for variable in layer.trainable_weights]
+        wrt = [x, *(variable.symbolic(graph) for variable in variables)]
+        graph.output("loss", loss)
+        for number, gradient in enumerate(gradients([loss], wrt)):
+            graph.output(f"gradient_{number}", gradient)
+    labels = ["x", *(trace.label(variable) for variable in variables)]
+    point = {"weights": rng.normal(size=x.shape), "x": rng.normal(size=x.shape)}
+    point |= {label: array.astype(np.float64) for label, array in trace.arguments().items()}
+    direction = {label: rng.normal(size=point[label].shape) for label in labels}
+
+    outputs = interpret(graph, point)
+    slope = sum(np.sum(outputs[f"gradient_{n}"] * direction[label]) for n, label in enumerate(labels))
+    step = 1e-5
+    ahead, behind = (
+        interpret(graph, point | {label: point[label] + sign * step * direction[label] for label in labels})["loss"]
+        for sign in (1, -1)
+    )
+    assert slope == pytest.approx((ahead - behind) / (2 * step), rel=1e-6)
+
+
+@pytest.mark.skipif(not os.environ.get("GRADLOOM_DATA"), reason="GRADLOOM_DATA names no folder with Fashion-MNIST")
+def test_a_small_network_of_the_family_learns_fashion_mnist() -> None:
+    (x, y), (x_test, y_test) = gl.datasets.fashion_mnist.load_data()
+    x, y, x_test, y_test = x[:8226], y[:8226], x_test[:3000], y_test[:3000]
+    epochs, batch_size = 6, 64
+    model = gl.applications.Darknet(((32, 1), (64, 1), (128, 1)), 16, input_shape=(28, 28, 1), classes=10)
+    schedule = gl.optimizers.schedules.PolynomialDecay(0.1, epochs * -(-len(x) // batch_size), 0.0, power=1.0)
+    model.compile(
+        optimizer=gl.optimizers.SGD(schedule, momentum=0.9, weight_decay=5e-4),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    model.fit(x[..., np.newaxis] / 255.0, y, batch_size=batch_size, epochs=epochs, verbose=0)
+    _, accuracy = model.evaluate(x_test[..., np.newaxis] / 255.0, y_test, verbose=0)
+    assert accuracy >= 0.86
