@@ -132,6 +132,25 @@ def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Value:
     return ops.cast(ops.equal(targets.class_labels(y_true, y_pred), ops.argmax(y_pred, axis=-1)), "float32")
 
 
+def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Value:
+    """1 where the one-hot target's class is among the `k` largest predictions, else 0: (N, …, C) gives (N, …)."""
+    y_true, y_pred = targets.as_pair(y_true, y_pred)
+    return sparse_top_k_categorical_accuracy(ops.argmax(y_true, axis=-1), y_pred, k)
+
+
+def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Value:
+    """1 where the target's class is among the `k` largest predictions, else 0: (N, …, C) gives (N, …).
+
+    Nothing is sorted: what counts is how many predictions are larger. Equal ones are all among the `k` largest if the
+    first of them is; a NaN is larger than everything.
+    """
+    y_true, y_pred = targets.as_pair(y_true, y_pred)
+    labels = ops.expand_dims(targets.class_labels(y_true, y_pred), -1)
+    own = ops.take_along_axis(y_pred, labels, axis=-1)
+    larger = ops.cast(ops.logical_not(ops.less_equal(y_pred, own)), "int32")
+    return ops.cast(ops.less(ops.sum(larger, axis=-1), k), "float32")
+
+
 class Accuracy(MeanMetricWrapper):
     """How often predictions equal targets."""
 
@@ -166,6 +185,38 @@ class SparseCategoricalAccuracy(MeanMetricWrapper):
 
     def __init__(self, name: str | None = "sparse_categorical_accuracy", dtype: str | DType | None = None) -> None:
         super().__init__(sparse_categorical_accuracy, name, dtype)
+
+
+class TopKCategoricalAccuracy(MeanMetricWrapper):
+    """How often the one-hot target's class is among the `k` largest predictions."""
+
+    def __init__(
+        self, k: int = 5, name: str | None = "top_k_categorical_accuracy", dtype: str | DType | None = None
+    ) -> None:
+        self.k = _checked_k(k)
+        super().__init__(lambda y_true, y_pred: top_k_categorical_accuracy(y_true, y_pred, k), name, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"k": self.k}
+
+
+class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
+    """How often the target's class number is among the `k` largest predictions."""
+
+    def __init__(
+        self, k: int = 5, name: str | None = "sparse_top_k_categorical_accuracy", dtype: str | DType | None = None
+    ) -> None:
+        self.k = _checked_k(k)
+        super().__init__(lambda y_true, y_pred: sparse_top_k_categorical_accuracy(y_true, y_pred, k), name, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"k": self.k}
+
+
+def _checked_k(k: int) -> int:
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"Expected k as a positive integer. Received: k={k!r}")
+    return int(k)
 
 
 class LossMetric(MeanMetricWrapper):
@@ -255,6 +306,8 @@ _CATALOGUE: Catalogue[type[Metric]] = Catalogue(
         "binary_accuracy": BinaryAccuracy,
         "categorical_accuracy": CategoricalAccuracy,
         "sparse_categorical_accuracy": SparseCategoricalAccuracy,
+        "top_k_categorical_accuracy": TopKCategoricalAccuracy,
+        "sparse_top_k_categorical_accuracy": SparseTopKCategoricalAccuracy,
         "mean": Mean,
         "mean_squared_error": MeanSquaredError,
         "mse": MeanSquaredError,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
 
-from gradloom import ops
+from gradloom import ops, schedules
 from gradloom.compiler.ir import Value
 from gradloom.compiler.ops import as_value
 from gradloom.lookup import Catalogue, not_understood
 from gradloom.naming import snake_case, unique_name
+from gradloom.schedules import LearningRateSchedule
 from gradloom.variables import Variable
 
 
@@ -57,18 +59,65 @@ class Hyperparameter:
             )
 
 
+class LearningRate(Hyperparameter):
+    """The learning rate: a hyperparameter, or what a schedule says about the steps so far."""
+
+    def __get__(self, optimizer: Optimizer | None, owner: type) -> Any:
+        if optimizer is None or optimizer.schedule is None:
+            return super().__get__(optimizer, owner)
+        return optimizer.schedule.at(int(optimizer.iterations))
+
+    def __set__(self, optimizer: Optimizer, value: Any) -> None:
+        schedule = schedules.deserialize(value) if isinstance(value, Mapping) else value
+        made = hasattr(optimizer, "iterations")
+        if made and (optimizer.schedule is not None or isinstance(schedule, LearningRateSchedule)):
+            raise TypeError(
+                f"{type(optimizer).__name__}: Expected a schedule when the optimizer is made, and a number to be set "
+                f"only if it was made with one. Received: learning_rate={value!r}"
+            )
+        if isinstance(schedule, LearningRateSchedule):
+            optimizer.schedule = schedule
+        else:
+            super().__set__(optimizer, value)
+
+
+class WeightDecay(Hyperparameter):
+    """The weight decay: a hyperparameter, or None of an optimizer that was made without."""
+
+    def __get__(self, optimizer: Optimizer | None, owner: type) -> Any:
+        return self if optimizer is None else optimizer.hyperparameters.get(self.name)
+
+    def __set__(self, optimizer: Optimizer, value: Any) -> None:
+        if hasattr(optimizer, "iterations") and (value is None) != (optimizer.weight_decay is None):
+            raise ValueError(
+                f"{type(optimizer).__name__}: Expected weight_decay when the optimizer is made; later only its value "
+                f"changes. Received: weight_decay={value!r}"
+            )
+        if value is not None:
+            super().__set__(optimizer, value)
+
+
 class Optimizer(ABC):
     """Changes variables along their gradients.
 
     `build` makes the slots, one tensor of state per variable and name; `apply` emits one step.
+
+    learning_rate: a number, or a schedule (`gl.optimizers.schedules`), and then `learning_rate` cannot be set.
+    weight_decay: w ← w − w·lr·weight_decay comes before each update (decoupled: Loshchilov & Hutter 2019); None for
+        none. `exclude_from_weight_decay` spares variables.
     """
 
-    learning_rate = Hyperparameter()
+    learning_rate = LearningRate()
+    weight_decay = WeightDecay()
+    schedule: LearningRateSchedule | None = None
 
-    def __init__(self, learning_rate: Any, name: str | None = None) -> None:
+    def __init__(self, learning_rate: Any, weight_decay: float | None = None, name: str | None = None) -> None:
         self.name = unique_name(snake_case(type(self).__name__)) if name is None else name
         self.hyperparameters: dict[str, Variable] = {}
+        self._spared: set[Variable] = set()
+        self._spared_names: list[str] = []
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.iterations = Variable(
             0, dtype="int64", trainable=False, name="iterations", role="state", path=f"{self.name}/iterations"
         )
@@ -76,8 +125,9 @@ class Optimizer(ABC):
 
     @property
     def variables(self) -> list[Variable]:
-        """Everything an optimizer keeps: the number of steps, the learning rate, the slots in the order of `build`."""
-        return [self.iterations, self.hyperparameters["learning_rate"], *self._slots.values()]
+        """What an optimizer keeps: the number of steps, a learning rate that is a number, the slots in order."""
+        rate = [] if self.schedule else [self.hyperparameters["learning_rate"]]
+        return [self.iterations, *rate, *self._slots.values()]
 
     @property
     def slot_names(self) -> tuple[str, ...]:
@@ -109,8 +159,11 @@ class Optimizer(ABC):
         if len(grads) != len(variables):
             raise ValueError(f"Expected as many gradients as variables, {len(variables)}. Received: {len(grads)}")
         self.build(variables)
-        step_size = self.step_size()
+        rate, step_size = self.rate(), self.step_size()
         for gradient, variable in zip(grads, variables, strict=True):
+            if self.weight_decay is not None and self._decays(variable):
+                decay = ops.cast(rate * self.weight_decay, variable.dtype)
+                variable.assign(variable - variable * decay)
             self.update(variable, gradient, ops.cast(step_size, variable.dtype))
         self.iterations.assign(self.iterations + 1)
 
@@ -119,9 +172,23 @@ class Optimizer(ABC):
         pairs = list(grads_and_vars)
         self.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
 
+    def exclude_from_weight_decay(
+        self, var_list: Iterable[Variable] | None = None, var_names: Iterable[str] | None = None
+    ) -> None:
+        """Let some variables not decay: those of a list, and those whose path matches one of the expressions."""
+        self._spared.update(var_list or ())
+        self._spared_names.extend(var_names or ())
+
+    def _decays(self, variable: Variable) -> bool:
+        return variable not in self._spared and not any(re.search(name, variable.path) for name in self._spared_names)
+
+    def rate(self) -> Value:
+        """The learning rate of this step, a scalar."""
+        return as_value(self.learning_rate) if self.schedule is None else self.schedule(self.iterations)
+
     def step_size(self) -> Value:
         """The scalar that updates are multiplied by: computed once per step, for all variables."""
-        return as_value(self.learning_rate)
+        return self.rate()
 
     @abstractmethod
     def update(self, variable: Variable, gradient: Value, step_size: Value) -> None:
@@ -129,11 +196,16 @@ class Optimizer(ABC):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this optimizer again, without its slots."""
-        return {"name": self.name, **{name: float(variable) for name, variable in self.hyperparameters.items()}}
+        config: dict[str, Any] = {name: float(variable) for name, variable in self.hyperparameters.items()}
+        if self.schedule is not None:
+            config["learning_rate"] = schedules.serialize(self.schedule)
+        return {"name": self.name, "weight_decay": None, **config}
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={float(variable):g}" for name, variable in self.hyperparameters.items())
-        return f"<{type(self).__name__} {arguments}>"
+        arguments = [f"{name}={float(variable):g}" for name, variable in self.hyperparameters.items()]
+        if self.schedule is not None:
+            arguments.insert(0, f"learning_rate={self.schedule!r}")
+        return f"<{type(self).__name__} {', '.join(arguments)}>"
 
 
 class SGD(Optimizer):
@@ -146,9 +218,14 @@ class SGD(Optimizer):
     momentum = Hyperparameter(0.0, 1.0)
 
     def __init__(
-        self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False, name: str | None = None
+        self,
+        learning_rate: float | LearningRateSchedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float | None = None,
+        name: str | None = None,
     ) -> None:
-        super().__init__(learning_rate, name)
+        super().__init__(learning_rate, weight_decay, name)
         self.momentum = momentum
         self.nesterov = bool(nesterov)
         self._has_momentum = float(momentum) != 0
@@ -185,14 +262,15 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: float | LearningRateSchedule = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         amsgrad: bool = False,
+        weight_decay: float | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(learning_rate, name)
+        super().__init__(learning_rate, weight_decay, name)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
@@ -205,7 +283,7 @@ class Adam(Optimizer):
     def step_size(self) -> Value:
         step = ops.cast(self.iterations + 1, "float32")
         root = ops.sqrt(_one_minus_power(self.beta_2, step))
-        return ops.multiply(self.learning_rate, root) / _one_minus_power(self.beta_1, step)
+        return self.rate() * root / _one_minus_power(self.beta_1, step)
 
     def update(self, variable: Variable, gradient: Value, step_size: Value) -> None:
         beta_1, beta_2, epsilon = (ops.cast(h, variable.dtype) for h in (self.beta_1, self.beta_2, self.epsilon))

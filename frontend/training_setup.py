@@ -193,7 +193,8 @@ def _for_each_output(given: Any, names: Sequence[str], argument: str, spread: bo
     if isinstance(given, (list, tuple)):
         if len(given) != len(names):
             raise ValueError(
-                f"Expected {argument} with an entry for each of the outputs {list(names)}. Received: {len(given)} of them"
+                f"Expected {argument} with an entry for each of the outputs {list(names)}. "
+                f"Received: {len(given)} of them"
             )
         return list(given)
     if given is None or spread:

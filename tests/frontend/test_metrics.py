@@ -162,3 +162,25 @@ def test_errors():
         metrics.BinaryAccuracy(threshold=2)
     with pytest.raises(TypeError, match="Received: 5"):
         metrics.get(5)
+
+
+@given(st.integers(0, 999), st.integers(1, CLASSES + 1), st.booleans())
+@settings(max_examples=20)
+def test_top_k_accuracies(seed, k, sparse):
+    labels, y_pred, weights = samples(seed)
+    order = np.argsort(-y_pred, axis=-1)[:, :k]
+    expected = np.average([label in row for label, row in zip(labels, order, strict=True)], weights=weights + 1)
+    kind = metrics.SparseTopKCategoricalAccuracy if sparse else metrics.TopKCategoricalAccuracy
+    y_true = labels if sparse else np.eye(CLASSES, dtype=np.float32)[labels]
+    assert run(kind(k), *split(y_true, y_pred, weights + 1)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_top_k_accuracy_with_ties_nan_and_bad_k():
+    tied = np.float32([[1, 1, 1, 0], [0, 2, 2, 1]])
+    assert run(metrics.SparseTopKCategoricalAccuracy(1), (np.array([2, 0]), tied)) == 0.5
+    broken = np.float32([[np.nan, 0, 0, 0], [0, np.nan, 1, 0]])
+    assert run(metrics.SparseTopKCategoricalAccuracy(1), (np.array([0, 2]), broken)) == 0
+    assert isinstance(metrics.get("sparse_top_k_categorical_accuracy"), metrics.SparseTopKCategoricalAccuracy)
+    assert metrics.TopKCategoricalAccuracy(3).get_config()["k"] == 3
+    with pytest.raises(ValueError, match="Expected k as a positive integer. Received: k=0"):
+        metrics.TopKCategoricalAccuracy(0)

@@ -70,10 +70,16 @@ def test_adam(beta_1, beta_2, amsgrad, seed):
 
 
 def test_defaults_are_those_of_keras():
-    assert SGD().get_config() == {"name": "sgd", "learning_rate": np.float32(0.01), "momentum": 0.0, "nesterov": False}
+    sgd = {"learning_rate": np.float32(0.01), "momentum": 0.0, "nesterov": False, "weight_decay": None}
+    assert SGD().get_config() == {"name": "sgd", **sgd}
     config = Adam().get_config()
     floats = {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
-    assert config == {"name": "adam", "amsgrad": False, **{k: float(np.float32(v)) for k, v in floats.items()}}
+    assert config == {
+        "name": "adam",
+        "amsgrad": False,
+        "weight_decay": None,
+        **{k: float(np.float32(v)) for k, v in floats.items()},
+    }
 
 
 def test_variables_of_another_dtype():
@@ -84,7 +90,15 @@ def test_variables_of_another_dtype():
     np.testing.assert_allclose(result, adam(start, gradients, 0.5, *betas, 1e-7, False), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [SGD, lambda: SGD(momentum=0.9, nesterov=True), Adam, lambda: Adam(amsgrad=True)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        SGD,
+        lambda: SGD(momentum=0.9, nesterov=True, weight_decay=0.1),
+        Adam,
+        lambda: Adam(amsgrad=True),
+    ],
+)
 def test_every_hyperparameter_is_an_input_and_a_change_compiles_nothing(make):
     def step(optimizer):
         graph = Graph("step")
@@ -192,3 +206,37 @@ def test_names():
         optimizers.get("adm")
     with pytest.raises(TypeError, match="Expected the optimizer's name"):
         optimizers.get(0.01)
+
+
+@given(st.floats(1e-3, 0.5), st.sampled_from([0.0, 0.9]), st.floats(0, 0.5))
+@settings(max_examples=10)
+def test_weight_decay_comes_before_the_update(lr, momentum, decay):
+    optimizer = SGD(lr, momentum, weight_decay=decay)
+    start, gradients, result = run(optimizer)
+    w, m = start, np.zeros_like(start)
+    for g in gradients:
+        m = momentum * m - lr * g
+        w = w - w * lr * decay + m
+    np.testing.assert_allclose(result, w, rtol=1e-5, atol=1e-5)
+
+
+def test_variables_can_be_spared_from_decay():
+    kernel, bias, scale = (Variable(np.ones(2, np.float32), path=path) for path in ("a/kernel", "a/bias", "b/scale"))
+    optimizer = SGD(0.5, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_list=[scale], var_names=["bias$"])
+    evaluate(lambda g: optimizer.apply([g, g, g], [kernel, bias, scale]), np.zeros(2, np.float32))
+    np.testing.assert_allclose(kernel.value, 0.95)
+    assert (bias.value == 1).all() and (scale.value == 1).all()
+    optimizer.weight_decay = 0.2
+    evaluate(lambda g: optimizer.apply([g], [kernel]), np.zeros(2, np.float32))
+    np.testing.assert_allclose(kernel.value, 0.95 * 0.9)
+
+
+def test_whether_weights_decay_is_decided_when_the_optimizer_is_made():
+    assert SGD().weight_decay is None and float(Adam(weight_decay=0.5).weight_decay) == 0.5
+    with pytest.raises(ValueError, match="Expected weight_decay when the optimizer is made"):
+        SGD().weight_decay = 0.1
+    with pytest.raises(ValueError, match="Expected weight_decay when the optimizer is made"):
+        SGD(weight_decay=0.1).weight_decay = None
+    with pytest.raises(ValueError, match="Expected weight_decay as a number in"):
+        SGD(weight_decay=-1)
