@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterable, Mapping
+import sys
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gradloom.compiler.errors import VerificationError
@@ -41,6 +43,9 @@ LOWERINGS = {
 
 STORED_ROLES = ("parameter", "state", "prepared")
 """The roles of arguments that stay with the program from step to step, and that it may keep in a layout of its own."""
+
+FRAMES = 12
+"""Python calls that evaluating one node inside of another takes, at most."""
 
 PANELLED_FROM = 4096
 """Bytes from which on a matrix is laid out in panels."""
@@ -86,6 +91,23 @@ def schedule(graph: Graph, machine: Machine) -> Schedule:
     What threads write by columns is laid out in panels, so that no thread's cache lines (and what its prefetcher takes
     along with them) are another's: kernels are lowered once to see how they divide their results, and then for good.
     """
+    with _deep_recursion(graph):
+        return _schedule(graph, machine)
+
+
+@contextmanager
+def _deep_recursion(graph: Graph) -> Iterator[None]:
+    """Let Python recurse along the longest chain of a kernel: operands are evaluated inside their readers."""
+    before = sys.getrecursionlimit()
+    longest = max((len(group.members) for group in graph.groups), default=0)
+    sys.setrecursionlimit(max(before, 1000 + FRAMES * longest))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _schedule(graph: Graph, machine: Machine) -> Schedule:
     known: Known = {}
     first = _Scheduler(graph, machine, {}, known)
     result = first.run()

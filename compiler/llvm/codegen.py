@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,12 @@ from gradloom.compiler.errors import VerificationError
 
 if TYPE_CHECKING:
     from gradloom.compiler.llvm.target import Target
+
+_in_use = threading.RLock()
+"""Held while LLVM works: a fork in between would leave the child with LLVM's own locks taken, by nobody."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_in_use.acquire, after_in_parent=_in_use.release, after_in_child=_in_use.release)
 
 compilations = 0
 """How many modules were compiled to machine code in this process; a warm cache leaves it unchanged."""
@@ -21,7 +29,8 @@ def compile_module(module: Any, target: Target, level: int = 2) -> bytes:
     """
     global compilations
     compilations += 1
-    code: bytes = _machine(target, level).emit_object(_optimized(module, target, level))
+    with _in_use:
+        code: bytes = _machine(target, level).emit_object(_optimized(module, target, level))
     return code
 
 
@@ -29,13 +38,15 @@ def assembly(module: Any, target: Target, level: int = 2) -> str:
     """The assembly text of what `compile_module` returns."""
     global compilations
     compilations += 1
-    text: str = _machine(target, level).emit_assembly(_optimized(module, target, level))
+    with _in_use:
+        text: str = _machine(target, level).emit_assembly(_optimized(module, target, level))
     return text
 
 
 def llvm_text(module: Any, target: Target, level: int = 2) -> str:
     """The text of an LLVM module after optimization; level 0 shows it as it was emitted, verified."""
-    return str(_optimized(module, target, level))
+    with _in_use:
+        return str(_optimized(module, target, level))
 
 
 def _optimized(module: Any, target: Target, level: int) -> Any:

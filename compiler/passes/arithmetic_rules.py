@@ -14,8 +14,9 @@ from gradloom.compiler.ir import Constant, Value
 from gradloom.compiler.ops.arithmetic import Add, Divide, Maximum, Minimum, Multiply, Power, Subtract
 from gradloom.compiler.ops.comparison import LogicalAnd, LogicalNot, LogicalOr, Select
 from gradloom.compiler.ops.elementwise import Convert, Exp, Log, Negative
+from gradloom.compiler.ops.markers import Marker
 from gradloom.compiler.ops.movement import BroadcastTo, Reshape
-from gradloom.compiler.ops.reductions import Sum
+from gradloom.compiler.ops.reductions import Max, Sum
 from gradloom.compiler.passes.fold import is_literal, literal
 from gradloom.compiler.passes.rewrite import Draft, Rule, rule_on
 from gradloom.compiler.types import BOOL, F32, F64, I32, I64, U8, DType
@@ -193,9 +194,10 @@ def idempotent(graph: Draft, value: Value) -> Value | None:
 
 @rule_on(Log)
 def log_of_softmax(graph: Draft, value: Value) -> Value | None:
-    """log(eˣ / Σeˣ) → x − log(Σeˣ): a logarithm of probabilities that does not underflow.
+    """log(eˣ / Σeˣ) → x − log(Σeˣ) where x = z − max(z): a logarithm of probabilities that does not underflow.
 
-    Not exact, but closer to the true value: where eˣ rounds to 0, finite instead of −Inf. NaN and ±Inf stay so.
+    Not exact, but closer to the true value: where eˣ rounds to 0, finite instead of −Inf. NaN and ±Inf stay so: with
+    the maximum subtracted, the sum is at least 1 and never overflows.
     """
     (quotient,) = value.inputs
     if not isinstance(quotient.op, Divide) or not isinstance(quotient.inputs[0].op, Exp):
@@ -206,7 +208,19 @@ def log_of_softmax(graph: Draft, value: Value) -> Value | None:
         summed = summed.inputs[0]
     if not isinstance(summed.op, Sum) or summed.inputs[0] is not powers:
         return None
+    if not _is_below_zero(powers.inputs[0], summed.op.axes):
+        return None
     return graph.apply(Subtract(), powers.inputs[0], graph.apply(Log(), total))
+
+
+def _is_below_zero(value: Value, axes: tuple[int, ...]) -> bool:
+    """Whether the value is z − max(z), the maximum taken along `axes`."""
+    if not isinstance(value.op, Subtract):
+        return False
+    z, shift = value.inputs
+    while isinstance(shift.op, Reshape | BroadcastTo | Marker):
+        shift = shift.inputs[0]
+    return isinstance(shift.op, Max) and shift.op.axes == axes and shift.inputs[0] is z
 
 
 LOSSLESS: dict[DType, tuple[DType, ...]] = {

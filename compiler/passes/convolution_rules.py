@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradloom.compiler.ir import Value
-from gradloom.compiler.ops.convolution import Conv2D, Conv2DInputGrad, Conv2DKernelGrad, Convolution
+from gradloom.compiler.ops.convolution import Conv2D, Conv2DInputGrad, Conv2DKernelGrad
 from gradloom.compiler.ops.movement import Pad, Slice
 from gradloom.compiler.passes.rewrite import Draft, Rule, rule_on
 
@@ -14,7 +14,7 @@ from gradloom.compiler.passes.rewrite import Draft, Rule, rule_on
 def convolve_padded(graph: Draft, value: Value) -> Value | None:
     """conv2d(pad(x), k) → conv2d(x, k) with padding, and likewise conv2d_kernel_grad(pad(x), dy)"""
     (inner, other), op = value.inputs, value.op
-    assert isinstance(op, Convolution)
+    assert isinstance(op, Conv2D | Conv2DKernelGrad)
     if not isinstance(inner.op, Pad) or any(inner.op.interior):
         return None
     low, high = inner.op.low, inner.op.high

@@ -27,6 +27,9 @@ TRIFLE = 2
 SMALL = 1024
 """Elements up to which unconnected groups of one domain are put together, to save kernels."""
 
+MOST_MEMBERS = 256
+"""Nodes of a kernel: a longer chain goes on in another one."""
+
 NEAR = 16
 """How many groups back such a partner is looked for."""
 
@@ -61,6 +64,11 @@ class _Draft:
     def result_shape(self) -> tuple[int, ...]:
         """The shape of what a reduction or contraction leaves to its epilogue."""
         return tuple(size for axis, size in enumerate(self.domain) if axis not in self.axes)
+
+    @property
+    def full(self) -> bool:
+        """Whether no node may join any more."""
+        return len(self.members) >= MOST_MEMBERS
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Whether a node of this shape is computed at the group's positions."""
@@ -121,10 +129,13 @@ class _Fusion:
 
     def _place_movement(self, value: Value) -> None:
         """A movement is an index map in whoever reads it, unless its result is asked for."""
-        if value in self.wanted:
+        # Which of several operands is read where is found out with every read.
+        choice = len(value.inputs) if len(value.inputs) > 1 else 0
+        cost = choice + sum(self._cost(operand) for operand in value.inputs)
+        if value in self.wanted or cost > PROLOGUE_COST:
             self._begin(value, "map")
         else:
-            self.prologue_cost[value] = sum(self._cost(operand) for operand in value.inputs)
+            self.prologue_cost[value] = cost
 
     def _place_elementwise(self, value: Value) -> None:
         assert isinstance(value.op, Inline)
@@ -186,6 +197,8 @@ class _Fusion:
         """Why an elementwise node cannot be computed in a group, or None if it can."""
         if draft.kind == "scatter":
             return "a scatter has no epilogue"
+        if draft.full:
+            return f"the kernel has {MOST_MEMBERS} nodes already"
         if not draft.takes(value.shape):
             return f"its shape {value.shape} is not the kernel's {draft.result_shape}"
         if not self._aligned(value, draft):
@@ -197,6 +210,8 @@ class _Fusion:
     def _reduction_refusal(self, value: Value, kind: str, draft: _Draft) -> str | None:
         (operand,) = value.inputs
         axes = value.op.axes  # type: ignore[attr-defined]
+        if draft.full:
+            return f"the kernel has {MOST_MEMBERS} nodes already"
         if draft.kind == "map":
             if draft.domain != operand.shape:
                 return f"the kernel runs over {draft.domain}, not over {operand.shape}"
@@ -314,7 +329,7 @@ class _Fusion:
         """Groups over the same positions that the node does not read: those that it reads have refused it already."""
         read = self._drafts_read(value)
         for draft in self.drafts[: -NEAR - 1 : -1]:
-            if (draft.kind, draft.domain, draft.axes) == (kind, domain, axes) and draft not in read:
+            if (draft.kind, draft.domain, draft.axes) == (kind, domain, axes) and draft not in read and not draft.full:
                 yield draft
 
     def _join(self, value: Value, draft: _Draft) -> None:
@@ -325,6 +340,7 @@ class _Fusion:
     def _may_merge(self, into: _Draft | None, draft: _Draft) -> bool:
         return (
             into is not None
+            and len(into.members) + len(draft.members) <= MOST_MEMBERS
             and all(into.takes(member.shape) for member in draft.members)
             and not self._reaches(draft, into, direct=False)
             and not self._reaches(into, draft, direct=False)
