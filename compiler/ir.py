@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -285,8 +286,15 @@ class Graph:
         return [value for value in self.values if isinstance(value.op, Input)]
 
     def input(self, label: str, type: TensorType, role: str = "argument", permutation: tuple[int, ...] = ()) -> Value:
-        """Add an argument."""
-        return self.apply(Input(label, type, role, permutation))
+        """Add an argument, or return it if it is there; raises `VerificationError` if another one has its label."""
+        op = Input(label, type, role, permutation)
+        for known in self.inputs:
+            if known.op != op and isinstance(known.op, Input) and known.op.label == label:
+                raise VerificationError(
+                    f"graph {self.name!r}: Expected inputs of different labels. Received: another {label!r}, "
+                    f"{type} beside {known.type}"
+                )
+        return self.apply(op)
 
     def constant(self, value: Any, dtype: DType | str | None = None) -> Value:
         """Add a literal from a Python number or an array."""
@@ -304,7 +312,9 @@ class Graph:
             return self.constant(array)
         label = next((label for label, known in self.captured.items() if _same(known, array)), None)
         if label is None:
-            label = f"captured_{len(self.captured)}"
+            taken = {value.op.label for value in self.inputs if isinstance(value.op, Input)}
+            numbered = (f"captured_{number}" for number in itertools.count(len(self.captured)))
+            label = next(name for name in numbered if name not in taken)
             self.captured[label] = np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
         return self.input(label, TensorType(as_dtype(array.dtype), array.shape), role="captured")
 

@@ -10,6 +10,7 @@ from gradloom import ops
 from gradloom.compiler.ir import Value
 from gradloom.layers.input_layer import InputLayer
 from gradloom.layers.layer import Layer
+from gradloom.naming import distinct
 from gradloom.symbolic import Call, SymbolicTensor
 from gradloom.trees import LEAF, Structure, flatten, unflatten
 from gradloom.variables import Variable
@@ -122,16 +123,8 @@ def _tensors(tree: Any, what: str, model: str) -> tuple[list[SymbolicTensor], St
 def _names(tensors: Sequence[SymbolicTensor], tree: Any) -> list[str]:
     """Names that tell the tensors apart: a dict's keys, else the names of what made them."""
     if isinstance(tree, dict) and len(tree) == len(tensors):
-        return [str(key) for key in sorted(tree, key=str)]
-    names: list[str] = []
-    for tensor in tensors:
-        name = tensor.name if tensor.call is None else tensor.call.name
-        count, numbered = 0, name
-        while numbered in names:
-            count += 1
-            numbered = f"{name}_{count}"
-        names.append(numbered)
-    return names
+        return distinct(str(key) for key in sorted(tree, key=str))
+    return distinct(tensor.name if tensor.call is None else tensor.call.name for tensor in tensors)
 
 
 def is_single(structure: Structure) -> bool:

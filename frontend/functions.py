@@ -16,6 +16,7 @@ from gradloom.compiler.ir import Graph, Value, current_graph
 from gradloom.compiler.ops import as_value
 from gradloom.compiler.types import TensorType, as_dtype
 from gradloom.execution import CompiledGraph
+from gradloom.naming import distinct
 from gradloom.tracing import TensorSpec, finish, varied
 from gradloom.trees import LEAF, Structure, as_array, flatten, leaf_names, unflatten
 from gradloom.variables import Trace
@@ -118,7 +119,7 @@ def trace_call(
         inputs = [trace.graph.input(name, type) for name, type in zip(names, types, strict=True)]
         args, kwargs = unflatten(structure, inputs)
         leaves, result = flatten(f(*args, **kwargs))
-        outputs = leaf_names(result, _result_name(trace.graph))
+        outputs = distinct(leaf_names(result, _result_name(trace.graph)))
         for name, leaf in zip(outputs, leaves, strict=True):
             trace.graph.output(name, _as_result(leaf, f, name))
     return outputs, result
@@ -235,7 +236,7 @@ def _signature(f: Function) -> inspect.Signature | None:
 
 
 def _argument_names(f: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> list[str]:
-    """Name the leaves of a call's arguments by `f`'s parameters."""
+    """Name the leaves of a call's arguments by `f`'s parameters; none twice, for programs know arguments by name."""
     signature = _signature(f)
     roots = []
     if signature is not None:
@@ -248,4 +249,4 @@ def _argument_names(f: Function, args: Sequence[Any], kwargs: dict[str, Any]) ->
     ]
     for keyword in sorted(kwargs):
         names += leaf_names(flatten(kwargs[keyword])[1], keyword)
-    return names
+    return distinct(names)

@@ -1,9 +1,10 @@
-"""Automatic names of layers, metrics and optimizers: "dense", "dense_1", … as Keras counts them."""
+"""Names that tell things apart: automatic ones as Keras counts them ("dense", "dense_1"), and numbers for equal ones."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Container, Iterable
 
 _taken: Counter[str] = Counter()
 
@@ -19,6 +20,23 @@ def unique_name(prefix: str) -> str:
     count = _taken[prefix]
     _taken[prefix] += 1
     return f"{prefix}_{count}" if count else prefix
+
+
+def numbered(name: str, taken: Container[str]) -> str:
+    """Return `name`, or the first of `name_1`, `name_2`, … that is not taken."""
+    count, free = 0, name
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    return free
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Number what would be equal: x, y, x → x, y, x_1."""
+    result: dict[str, None] = {}
+    for name in names:
+        result[numbered(name, result)] = None
+    return list(result)
 
 
 def clear_session() -> None:

@@ -83,7 +83,7 @@ def unflatten(structure: Structure, leaves: Sequence[Any]) -> Any:
 
 
 def leaf_names(structure: Structure, root: str) -> list[str]:
-    """Name each leaf by the way to it: `x`, `x.0`, `x.weights.1`."""
+    """Name each leaf by the way to it: `x`, `x.0`, `x.weights.1`; different ways may have one name."""
     names: list[str] = []
 
     def visit(node: Structure, path: str) -> None:
@@ -126,7 +126,8 @@ def _narrowed(literal: np.ndarray) -> np.ndarray:
     """Give Python numbers their default dtypes; an int that does not fit 32 bits stays int64."""
     if literal.dtype == np.float64:
         return literal.astype(np.float32)
-    if literal.dtype == np.int64 and literal.size and np.abs(literal).max() < 2**31:
+    # Not by the absolute value: that of -2**63 is negative.
+    if literal.dtype == np.int64 and literal.size and literal.min() >= -(2**31) and literal.max() < 2**31:
         return literal.astype(np.int32)
     return literal
 

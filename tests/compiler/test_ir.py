@@ -88,6 +88,27 @@ def test_operands_of_another_graph_are_refused() -> None:
         x.graph.apply(Add(), x, y)
 
 
+def test_inputs_have_labels_of_their_own() -> None:
+    graph = Graph("one")
+    x = graph.input("x", f32(3))
+    assert graph.input("x", f32(3)) is x
+    for other in (lambda: graph.input("x", f32(4)), lambda: graph.input("x", f32(3), "parameter")):
+        with pytest.raises(
+            VerificationError, match=r"'one': Expected inputs of different labels. Received: another 'x'"
+        ):
+            other()
+    assert graph.inputs == [x]
+
+
+def test_a_captured_array_takes_no_label_of_an_argument() -> None:
+    graph = Graph()
+    arrays = [np.full(500, number, np.float32) for number in range(3)]
+    argument = graph.input("captured_1", f32(500))
+    captured = [graph.capture(array) for array in (*arrays, *arrays)]
+    assert captured[:3] == captured[3:] and len({argument, *captured}) == 4
+    np.testing.assert_array_equal(list(graph.captured.values()), arrays)
+
+
 def test_a_donor_has_the_type_of_its_output() -> None:
     graph = Graph()
     x = graph.input("x", f32(3))

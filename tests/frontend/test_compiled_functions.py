@@ -75,6 +75,15 @@ def test_arguments_of_any_form(argument: Any, dtype: str) -> None:
     np.testing.assert_array_equal(result, argument)
 
 
+@pytest.mark.parametrize(
+    ("number", "dtype"),
+    [(-(2**63), "int64"), (-(2**31) - 1, "int64"), (-(2**31), "int32"), (2**31 - 1, "int32"), (2**31, "int64")],
+)
+def test_integers_written_in_python_keep_their_value(number: int, dtype: str) -> None:
+    result = gl.function(lambda x: x)(number)
+    assert result == number and result.dtype == dtype
+
+
 def test_scalar_results_are_numpy_scalars() -> None:
     result = gl.function(lambda x: gl.ops.sum(x))(np.ones(3))
     assert isinstance(result, np.float64) and result == 3
@@ -109,6 +118,39 @@ def test_an_argument_may_be_called_result() -> None:
 
     np.testing.assert_array_equal(gl.function(f)((np.ones(2), np.zeros(2)))["a"], [2, 2])
     assert [output.name for output in gl.trace(f, [gl.TensorSpec(())]).outputs] == ["result_.a"]
+
+
+ONE, TWO = np.float32(1), np.float32(2)
+
+
+def positional_and_keyword(a: Any, *rest: Any, **named: Any) -> Any:
+    return rest[0] - named["argument_1"] + 0 * a
+
+
+@pytest.mark.parametrize(
+    ("f", "args", "named", "expected"),
+    [
+        (lambda d: d["a"]["b"] - d["a.b"], ({"a": {"b": ONE}, "a.b": TWO},), {}, -1),
+        (lambda d: d[1] - d["1"], ({1: ONE, "1": TWO},), {}, -1),
+        (lambda d: d["x"] - d["x_1"] - d[1]["x"], ({"x": ONE, "x_1": TWO, 1: {"x": TWO}},), {}, -3),
+        (positional_and_keyword, (ONE, ONE), {"argument_1": TWO}, -1),
+    ],
+)
+def test_arguments_whose_names_coincide_are_told_apart(f: Any, args: Any, named: Any, expected: float) -> None:
+    assert gl.function(f)(*args, **named) == expected
+    labels = [value.op.attributes["label"] for value in gl.trace(f, *args, **named).inputs]
+    assert len(labels) == len(set(labels))
+
+
+def test_results_whose_names_coincide_are_told_apart() -> None:
+    result = gl.function(lambda x: {"a": {"b": x}, "a.b": x + 1, 1: x + 2, "1": x + 3})(ONE)
+    assert result == {"a": {"b": 1}, "a.b": 2, 1: 3, "1": 4}
+
+
+def test_an_argument_may_be_called_like_a_captured_array() -> None:
+    table = np.arange(600, dtype=np.float32)
+    result = gl.function(lambda captured_0: captured_0 - table)(np.ones(600, np.float32))
+    np.testing.assert_array_equal(result, 1 - table)
 
 
 def test_functions_call_functions() -> None:
