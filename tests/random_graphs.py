@@ -71,7 +71,9 @@ def _movement(draw: Draw, x: Value) -> Value:
         keys[axis] = slice(start, draw(st.integers(start + 1, size)), draw(st.integers(1, 2)))
         return x[tuple(keys)]
     if kind == "pad":
-        return ops.pad(x, [(draw(st.integers(0, 2)), draw(st.integers(0, 2))) if n == axis else (0, 0) for n in range(rank)])
+        return ops.pad(
+            x, [(draw(st.integers(0, 2)), draw(st.integers(0, 2))) if n == axis else (0, 0) for n in range(rank)]
+        )
     if kind == "repeat":
         return ops.repeat(x, 2, axis=axis)
     return ops.concatenate([x, ops.tanh(x)], axis=axis)
@@ -112,7 +114,9 @@ def graphs(draw: Draw, most: int = 12) -> tuple[Graph, dict[str, np.ndarray]]:
         pool: list[Value] = list(inputs)
         for _ in range(draw(st.integers(1, most))):
             x = draw(st.sampled_from(pool[-4:]))
-            kind = draw(st.sampled_from(["unary", "unary", "binary", "binary", "reduce", "move", "matmul", "gather", "cast"]))
+            kind = draw(
+                st.sampled_from(["unary", "unary", "binary", "binary", "reduce", "move", "matmul", "gather", "cast"])
+            )
             result = _step(draw, kind, x, pool)
             if result.type.size <= 20000 and result.ndim <= 5:
                 pool.append(result)

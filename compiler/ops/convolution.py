@@ -63,7 +63,7 @@ class Convolution(Contraction):
 
     def check_result(self, result: TensorType, size: Pair, kernel: TensorType) -> None:
         """Refuse a cotangent that is no result of convolving images of `size` with the kernel."""
-        expected = self.result_size(size, kernel.shape[:2])
+        expected = self.result_size(size, kernel_size(kernel))
         if result.shape[1:3] != expected or result.shape[3] != kernel.shape[3]:
             raise ShapeError(
                 f"Expected the shape [batch, {expected[0]}, {expected[1]}, {kernel.shape[3]}] of the convolution of "

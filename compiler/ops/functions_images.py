@@ -153,7 +153,7 @@ def _padding(padding: PaddingLike, x: Value, window: Pair, steps: Pair, dilation
         _, height, width, _ = images(x.type).shape
         return same_padding((height, width), window, steps, dilation)
     try:
-        (top, bottom), (left, right) = ((int(count) for count in pair) for pair in padding)  # type: ignore[union-attr]
+        (top, bottom), (left, right) = ((int(count) for count in pair) for pair in padding)
     except (TypeError, ValueError):
         raise ValueError(
             f'{function}: expected padding="valid", "same" or ((top, bottom), (left, right)). '

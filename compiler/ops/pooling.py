@@ -145,7 +145,7 @@ class MaxPool(Pooling):
         height, width = self.count((x.shape[1], x.shape[2]))
         lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
         with np.errstate(invalid="ignore"):
-            return np.max(np.stack([tap for _, tap in self.slices(x, (height, width), lowest)]), axis=0)
+            return np.asarray(np.max(np.stack([tap for _, tap in self.slices(x, (height, width), lowest)]), axis=0))
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         op = MaxPoolGrad(self.window, self.strides, self.padding)
@@ -179,8 +179,8 @@ class MaxPoolGrad(Pooling):
         for at_row, row_exists in self.around(b, row, 0, rows):
             for at_column, column_exists in self.around(b, column, 1, columns):
                 wins = self._is_first_maximum(b, position, (at_row, at_column), x)
-                for exists in (row_exists, column_exists):
-                    wins = _both(b, wins, exists)
+                exists = _both(b, row_exists, column_exists)
+                wins = wins if exists is None else b.binary("and", wins, exists)
                 parts.append(b.select(wins, cotangent.read((image, at_row, at_column, channel)), 0))
         return reduce(b.add, parts)
 
@@ -255,7 +255,7 @@ class MaxPoolSelect(Pooling):
         first, _ = self.first_maximum(x)
         taps = np.stack([tap for _, tap in self.slices(z, (first.shape[1], first.shape[2]), 0)])
         chosen = np.take_along_axis(taps, np.maximum(first, 0)[None], axis=0)[0]
-        return np.where(first >= 0, chosen, z.dtype.type(0))
+        return np.asarray(np.where(first >= 0, chosen, z.dtype.type(0)))
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         op = MaxPoolGrad(self.window, self.strides, self.padding)
