@@ -1,4 +1,4 @@
-"""Names that tell things apart: automatic ones as Keras counts them ("dense", "dense_1"), and numbers for equal ones."""
+"""Names that tell things apart: automatic ones as Keras counts them ("dense", "dense_1"), numbers for equal ones."""
 
 from __future__ import annotations
 

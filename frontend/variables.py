@@ -18,6 +18,7 @@ from gradloom.compiler import ops as compiler_ops
 from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Graph, Input, Value, building
 from gradloom.compiler.types import DType, TensorType, as_dtype
+from gradloom.naming import numbered
 from gradloom.operators import TensorOperators
 from gradloom.recording import find_recorded
 
@@ -37,8 +38,8 @@ class Variable(TensorOperators):
     role: "parameter" (weights), "state" (optimizer slots, metric sums, moving statistics) or "hyperparameter" (learning
         rates and the like: giving them another value compiles nothing).
 
-    `value` is the host array: C-contiguous, 64-byte aligned and owned by the variable. Inside a trace Python's
-    operators and `gl.ops` read it as a symbolic value.
+    `value` is the host array: C-contiguous, 64-byte aligned and owned by the variable; `assign` changes it. Inside a
+    trace Python's operators and `gl.ops` read it as a symbolic value.
     """
 
     def __init__(
@@ -94,8 +95,10 @@ class Variable(TensorOperators):
 
     @property
     def value(self) -> np.ndarray:
-        """The host array itself, not a copy: programs read it and write onto it."""
-        return self._value
+        """The host array, no copy but read-only: what follows from weights must hear of it when they change."""
+        view = self._value.view()
+        view.flags.writeable = False
+        return view
 
     def numpy(self) -> np.ndarray:
         """A copy of the value."""
@@ -248,7 +251,7 @@ class Trace:
 
     def arguments(self) -> dict[str, np.ndarray]:
         """The variables' arrays by label: what the program reads, and writes new state onto."""
-        return {self.label(variable): variable.value for variable in self.inputs}
+        return {self.label(variable): variable._value for variable in self.inputs}
 
     def changed(self) -> None:
         """Note that the program ran and wrote every new state."""
@@ -258,11 +261,7 @@ class Trace:
     def _label(self, variable: Variable) -> str:
         # Two models may both have a "dense/kernel": inputs of equal label and type would be interned as one.
         taken = {value.op.label for value in self.graph.inputs if isinstance(value.op, Input)}
-        label, count = variable.path, 0
-        while label in taken:
-            count += 1
-            label = f"{variable.path}_{count}"
-        return label
+        return numbered(variable.path, taken)
 
 
 _traces: ContextVar[tuple[Trace, ...]] = ContextVar("traces", default=())

@@ -20,7 +20,7 @@ def test_value_is_owned_aligned_and_contiguous(shape, dtype):
     initial = np.ones(shape, dtype)
     variable = Variable(initial, dtype=dtype)
     assert variable.size == 0 or variable.value.ctypes.data % ALIGNMENT == 0
-    assert variable.value.flags.c_contiguous and variable.value.flags.writeable
+    assert variable.value.flags.c_contiguous and not variable.value.flags.writeable
     assert not np.shares_memory(variable.value, initial)
     assert variable.value.dtype == dtype and variable.shape == shape
     np.testing.assert_array_equal(variable.value, initial)
@@ -36,6 +36,12 @@ def test_initializers_by_name_instance_and_function():
         Variable(np.zeros(3), shape=(2,))
 
 
+def test_a_value_is_not_written_in_place():
+    for variable in (Variable(np.zeros(3)), Variable(1.0)):
+        with pytest.raises(ValueError, match="read-only"):
+            variable.value[...] = 1
+
+
 def test_assign_copies_in_place_and_counts():
     variable = Variable(np.zeros((2, 3)), path="dense/kernel")
     memory = variable.value
@@ -43,7 +49,7 @@ def test_assign_copies_in_place_and_counts():
     variable.assign(source)
     source[:] = -1
     np.testing.assert_array_equal(memory, np.arange(6, dtype=np.float32).reshape(2, 3))
-    assert variable.version == 1 and variable.value is memory
+    assert variable.version == 1 and np.shares_memory(variable.value, memory)
     variable.changed()
     assert variable.version == 2
     variable.assign_add(np.ones((2, 3)))
@@ -83,7 +89,8 @@ def test_a_trace_makes_one_input_per_variable_in_order_of_touch():
         Input("b", TensorType(F32, (3,)), "state"),
         Input("a", TensorType(F32, (3,)), "parameter"),
     ]
-    assert trace.arguments()["a"] is a.value
+    array = trace.arguments()["a"]
+    assert array.flags.writeable and np.shares_memory(array, a.value)
 
 
 def test_variables_of_equal_path_get_different_labels():
