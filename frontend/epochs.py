@@ -96,25 +96,25 @@ class Training:
 
     def run_epoch(self, callbacks: CallbackList) -> dict[str, float]:
         """Train on all samples once; return the epoch's loss and metrics."""
-        self._setup.reset()
         if self._shuffle is not None:
             self._shuffle.shuffle(self._order)
         each_batch = callbacks.overrides("on_train_batch_begin", "on_train_batch_end")
         batches = samples = 0
-        for segment in self._segments:
-            done = 0
-            with segment.open(by_steps=each_batch):
-                while done < segment.steps:
-                    if each_batch:
-                        callbacks.call("on_train_batch_begin", batches, {})
-                    steps = segment.advance(done, by_steps=each_batch)
-                    done, batches, samples = done + steps, batches + steps, samples + steps * segment.samples
-                    logs = self._setup.logs(samples)
-                    if each_batch:
-                        segment.compiled.changed()
-                        callbacks.call("on_train_batch_end", batches - 1, logs)
-                    callbacks.call("on_progress", batches, logs)
-        return self._setup.logs(samples)
+        with self._setup.round():
+            for segment in self._segments:
+                done = 0
+                with segment.open(by_steps=each_batch):
+                    while done < segment.steps:
+                        if each_batch:
+                            callbacks.call("on_train_batch_begin", batches, {})
+                        steps = segment.advance(done, by_steps=each_batch)
+                        done, batches, samples = done + steps, batches + steps, samples + steps * segment.samples
+                        logs = self._setup.logs(samples)
+                        if each_batch:
+                            segment.compiled.changed()
+                            callbacks.call("on_train_batch_end", batches - 1, logs)
+                        callbacks.call("on_progress", batches, logs)
+            return self._setup.logs(samples)
 
 
 class Testing:
@@ -144,16 +144,16 @@ class Testing:
 
     def run(self, callbacks: CallbackList) -> dict[str, float]:
         """Return loss and metrics over all samples."""
-        self._setup.reset()
         batches = samples = 0
-        callbacks.call("on_test_begin", {})
-        for segment in self._segments:
-            done = 0
-            with segment.open():
-                while done < segment.steps:
-                    steps = segment.advance(done)
-                    done, batches, samples = done + steps, batches + steps, samples + steps * segment.samples
-                    callbacks.call("on_test_progress", batches, self._setup.logs(samples))
-        logs = self._setup.logs(self._samples)
-        callbacks.call("on_test_end", logs)
-        return logs
+        with self._setup.round():
+            callbacks.call("on_test_begin", {})
+            for segment in self._segments:
+                done = 0
+                with segment.open():
+                    while done < segment.steps:
+                        steps = segment.advance(done)
+                        done, batches, samples = done + steps, batches + steps, samples + steps * segment.samples
+                        callbacks.call("on_test_progress", batches, self._setup.logs(samples))
+            logs = self._setup.logs(self._samples)
+            callbacks.call("on_test_end", logs)
+            return logs

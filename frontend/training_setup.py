@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,7 @@ class TrainingSetup:
         self._plain = _checked(metrics, "metrics")
         self._weighted = _checked(weighted_metrics, "weighted_metrics")
         self._factors: dict[OutputSetup, Variable] = {}
+        self._rounds = 0
 
     @property
     def metrics(self) -> list[Metric]:
@@ -153,6 +155,25 @@ class TrainingSetup:
         for term in terms[1:]:
             total = total + term
         return total
+
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """Begin the running losses and metrics anew, for an epoch or a test.
+
+        A callback may test, or train, in the midst of an epoch: after such a round inside of another the sums are those
+        of the outer one again.
+        """
+        sums = [output.total for output in self.losses]
+        sums += [variable for metric in self.metrics for variable in metric.variables]
+        outer = [variable.numpy() for variable in sums] if self._rounds else []
+        self._rounds += 1
+        try:
+            self.reset()
+            yield
+        finally:
+            self._rounds -= 1
+            for variable, value in zip(sums, outer, strict=False):
+                variable.assign(value)
 
     def reset(self) -> None:
         """Begin the running losses and metrics anew."""

@@ -85,6 +85,42 @@ def test_watching_batches_changes_no_result() -> None:
     assert weights[0] == weights[1]
 
 
+class Interloper(gl.callbacks.Callback):
+    """Works with the model in the midst of an epoch."""
+
+    def __init__(self, work: Callable[[gl.Sequential], object]) -> None:
+        super().__init__()
+        self.work = work
+        self.metrics: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.work(self.model)
+        self.metrics += [metric.result() for metric in self.model.metrics]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda model: model.evaluate(X[:7], 1 - Y[:7], verbose=0),
+        lambda model: model.test_on_batch(X[:7], 1 - Y[:7]),
+        lambda model: model.train_on_batch(X[:7], 1 - Y[:7], sample_weight=np.zeros(7)),
+    ],
+)
+def test_work_within_an_epoch_leaves_its_logs_alone(work: Callable[[gl.Sequential], object]) -> None:
+    models = [new_model() for _ in range(2)]
+    for model in models:
+        model.compile(gl.optimizers.SGD(0.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    models[1].set_weights(models[0].get_weights())
+    callbacks = [Interloper(each) for each in (lambda model: None, work)]
+    expected, actual = (
+        model.fit(X, Y, batch_size=16, epochs=2, verbose=0, shuffle=False, callbacks=[callback]).history
+        for model, callback in zip(models, callbacks, strict=True)
+    )
+    assert actual["loss"] == pytest.approx(expected["loss"])
+    assert actual["accuracy"] == pytest.approx(expected["accuracy"])
+    assert callbacks[1].metrics == pytest.approx(callbacks[0].metrics) and len(callbacks[0].metrics) == 8
+
+
 def test_weights_are_up_to_date_in_batch_hooks() -> None:
     seen = []
 
