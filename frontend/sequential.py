@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gradloom.call_graph import CallGraph
@@ -37,7 +37,8 @@ class Sequential(Model):
     def add(self, layer: Layer | SymbolicTensor) -> None:
         """Append a layer, or begin with `gl.Input(shape)`.
 
-        Raises `TypeError` for what is no layer, `ValueError` for a name that is taken.
+        Raises `TypeError` for what is no layer, `ValueError` for a name that is taken and for the model itself, also
+        inside of another layer.
         """
         if (
             isinstance(layer, SymbolicTensor)
@@ -50,6 +51,10 @@ class Sequential(Model):
         if isinstance(layer, InputLayer):
             self._set_input(layer)
             return
+        if self in _within(layer):
+            raise ValueError(
+                f"Sequential {self.name!r}: Expected a layer that does not contain this model. Received: {layer!r}"
+            )
         if any(layer.name == other.name for other in self._layers):
             raise ValueError(
                 f"Sequential {self.name!r}: Expected layers of different names. Received: another {layer.name!r}"
@@ -139,3 +144,10 @@ class Sequential(Model):
         self.built = bool(self._layers) and len(self._tensors) == len(self._layers) + 1
         self._call_graph = CallGraph(self._tensors[0], self._tensors[-1], self.name) if self.built else None
         self.forget_programs()
+
+
+def _within(layer: Layer) -> Iterator[Layer]:
+    """A layer and all that are inside of it."""
+    yield layer
+    for inner in layer._sublayers:
+        yield from _within(inner)

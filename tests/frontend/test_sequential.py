@@ -194,3 +194,13 @@ def test_predict_takes_strided_and_read_only_data_and_any_batch_size() -> None:
     np.testing.assert_array_equal(model.predict(x.tolist()), expected)
     for batch_size in (1, 5, 14, 100):
         np.testing.assert_allclose(model.predict(x, batch_size=batch_size), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_does_not_contain_itself() -> None:
+    outer, middle, inner = (gl.Sequential(name=name) for name in ("outer", "middle", "inner"))
+    outer.add(middle)
+    middle.add(inner)
+    for model in (outer, middle, inner):
+        with pytest.raises(ValueError, match=f"'{model.name}': Expected a layer that does not contain this model"):
+            model.add(middle if model is middle else outer)
+    assert inner.layers == [] and outer.layers == [middle]
