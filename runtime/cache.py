@@ -116,16 +116,16 @@ def clear() -> int:
 
 
 def cache_folder() -> Path | None:
-    """The folder of the cache, or None where it is switched off."""
+    """The folder of the cache, or None where it is switched off or in a home that does not exist."""
     if os.environ.get("GRADLOOM_CACHE", "").strip().lower() in ("0", "off", "false", "no"):
         return None
-    if folder := os.environ.get("GRADLOOM_CACHE_DIR"):
-        return Path(folder).expanduser()
-    if folder := os.environ.get("XDG_CACHE_HOME"):
-        return Path(folder) / "gradloom"
     try:
+        if folder := os.environ.get("GRADLOOM_CACHE_DIR"):
+            return Path(folder).expanduser()
+        if folder := os.environ.get("XDG_CACHE_HOME"):
+            return Path(folder) / "gradloom"
         return Path.home() / ".cache" / "gradloom"
-    except RuntimeError:  # This user has no home.
+    except RuntimeError:  # There is no such user, or this one has no home.
         return None
 
 

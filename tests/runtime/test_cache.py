@@ -183,6 +183,13 @@ def test_it_can_be_switched_off(folder, monkeypatch):
     assert not folder.exists() and str(cache.info()) == "cache: off"
 
 
+def test_the_home_of_nobody_is_no_error(monkeypatch):
+    monkeypatch.setenv("GRADLOOM_CACHE_DIR", "~no-such-user/cache")
+    assert cache.cache_folder() is None
+    cache.store("key", program())
+    assert cache.load("key") is None and cache.clear() == 0
+
+
 def test_the_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("GRADLOOM_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
