@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gradloom.compiler.ir import Graph
-from gradloom.compiler.types import DType
+from gradloom.compiler.types import DType, as_dtype
 from gradloom.functions import trace
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def inspect_model(
         raise ValueError(f"Expected mode as one of {', '.join(MODES)}. Received: mode={mode!r}{hint}")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"Expected batch_size as a positive integer. Received: batch_size={batch_size!r}")
+    as_dtype(dtype)  # Raises for what is none: better now than at the first stage.
     model.require_built("inspect")
     if mode != "predict":
         model.setup  # noqa: B018  (raises where the model is not compiled: better now than at the first stage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,6 +151,11 @@ class Model(Network):
         setup = self._require_setup("fit")
         batch_size = _positive(batch_size, DEFAULT_BATCH_SIZE, "batch_size")
         epochs = _positive(epochs, 1, "epochs")
+        if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, (int, np.integer)) or initial_epoch < 0:
+            raise ValueError(
+                f"Expected initial_epoch as an integer from 0 on. Received: initial_epoch={initial_epoch!r}"
+            )
+        _check_frequency(validation_freq)
         if steps_per_epoch is not None:
             steps_per_epoch = _positive(steps_per_epoch, 1, "steps_per_epoch")
         train, validation = self._training_and_validation(
@@ -171,7 +176,7 @@ class Model(Network):
         logs: dict[str, float] = {}
         hooks.call("on_train_begin", {})
         try:
-            for epoch in range(max(0, initial_epoch), epochs):
+            for epoch in range(initial_epoch, epochs):
                 hooks.call("on_epoch_begin", epoch, {})
                 logs = training.run_epoch(hooks)
                 if testing is not None and _is_due(validation_freq, epoch):
@@ -425,6 +430,16 @@ def _positive(value: int | None, default: int, name: str) -> int:
 def _listed(callbacks: Callback | Iterable[Callback] | None) -> list[Callback]:
     """One callback, several or none as a list."""
     return [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+
+
+def _check_frequency(frequency: Any) -> None:
+    """Raise an error unless `frequency` says after which epochs to validate: a number of epochs, or a list of them."""
+    numbers = [frequency] if not isinstance(frequency, Collection) or isinstance(frequency, str) else frequency
+    if any(not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1 for n in numbers):
+        raise ValueError(
+            "Expected validation_freq as a positive integer, or a list of epochs from 1 on. "
+            f"Received: validation_freq={frequency!r}"
+        )
 
 
 def _is_due(frequency: int | Sequence[int], epoch: int) -> bool:

@@ -191,7 +191,10 @@ def squeeze(x: TensorLike, axis: Axis = None) -> Value:
 
 def broadcast_to(x: TensorLike, shape: int | Sequence[int]) -> Value:
     """x repeated along new leading axes and axes of size 1."""
-    return broadcast(as_value(x, function="broadcast_to"), static_shape(shape, "broadcast_to"))
+    sizes = static_shape(shape, "broadcast_to")
+    if min(sizes, default=0) < 0 or math.prod(sizes) >= 2**63:
+        raise ShapeError(f"broadcast_to: expected sizes from 0 on, and below 2**63 elements. Received: shape={shape}")
+    return broadcast(as_value(x, function="broadcast_to"), sizes)
 
 
 def flip(x: TensorLike, axis: Axis = None) -> Value:
@@ -308,11 +311,13 @@ def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Value:
 def one_hot(x: TensorLike, num_classes: int, axis: int = -1, dtype: AnyDType = F32) -> Value:
     """1 at the class that each integer of x names, else 0, along a new axis; all 0 for one outside of the classes."""
     value = as_value(x, function="one_hot")
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int | np.integer) or num_classes < 0:
+        raise ValueError(f"one_hot: expected num_classes as a number of classes. Received: num_classes={num_classes!r}")
     if not value.dtype.is_integer:
         value = convert(value, I32)
     at = canonical_axis(axis, value.ndim + 1, "one_hot")
     index = expand_dims(value, at)
-    wide = (*index.shape[:at], num_classes, *index.shape[at + 1 :])
+    wide = (*index.shape[:at], int(num_classes), *index.shape[at + 1 :])
     # Compared in i32 at least: classes above 255 do not exist in u8, but must not wrap around to others either.
     positions = value.graph.apply(Iota(wide, at, I32))
     hit = value.graph.apply(Equal(), *promoted(index, positions))

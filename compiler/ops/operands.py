@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -152,6 +152,8 @@ def canonical_axes(axis: Axis, rank: int, function: str) -> tuple[int, ...]:
     """Return axes counted from the front, ascending: all of them for None."""
     if axis is None:
         return tuple(range(rank))
+    if not isinstance(axis, int | np.integer | Iterable):
+        raise TypeError(f"{function}: expected axis as an integer, or several. Received: axis={axis!r}")
     listed = [axis] if isinstance(axis, int | np.integer) else list(axis)
     axes = sorted(canonical_axis(one, rank, function) for one in listed)
     if len(set(axes)) != len(axes):

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from gradloom import initializers, ops
-from gradloom.compiler.errors import ShapeError
+from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Value, current_provenance, layer_scope
 from gradloom.compiler.types import DType, as_dtype
 from gradloom.initializers import InitializerLike
@@ -312,8 +312,10 @@ class Layer:
     def set_weights(self, weights: Iterable[Any]) -> None:
         """Give all weights new values, in the order of `weights`.
 
-        Raises `ShapeError` and changes none of them if their number, a shape or a dtype does not fit.
+        Raises `ShapeError` or `DTypeError` and changes none of them if their number, a shape or a dtype does not fit.
         """
+        if not isinstance(weights, Iterable):
+            raise TypeError(f"Layer {self.name!r}: Expected a list of weight arrays. Received: {weights!r}")
         variables, arrays = self.weights, [np.asarray(array) for array in weights]
         if len(arrays) != len(variables):
             raise ShapeError(
@@ -327,7 +329,7 @@ class Layer:
                     f"Received: {array.shape}"
                 )
             if not np.can_cast(array.dtype, variable.dtype.numpy, "same_kind"):
-                raise ShapeError(
+                raise DTypeError(
                     f"Layer {self.name!r}, weight {variable.path!r}: Expected values of dtype "
                     f"{variable.dtype.numpy_name}. Received: {array.dtype}"
                 )

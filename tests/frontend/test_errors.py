@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gradloom as gl
+from gradloom.compiler.errors import DTypeError, ShapeError
 
 X, Y = np.zeros((10, 4), np.float32), np.zeros(10, np.int64)
 
@@ -85,6 +86,11 @@ Call = Callable[[gl.Sequential], Any]
         (lambda m: m.fit(X, Y, batch_size=2.5), "Received: batch_size=2.5"),
         (lambda m: m.fit(X, Y, epochs=-1), "Expected epochs as a positive integer. Received: epochs=-1"),
         (lambda m: m.fit(X, Y, steps_per_epoch=0), "Received: steps_per_epoch=0"),
+        (lambda m: m.fit(X, Y, initial_epoch="a"), "Expected initial_epoch as an integer.*initial_epoch='a'"),
+        (lambda m: m.fit(X, Y, initial_epoch=-1), "Received: initial_epoch=-1"),
+        (lambda m: m.fit(X, Y, validation_freq=0), "Expected validation_freq as a positive integer.*validation_freq=0"),
+        (lambda m: m.fit(X, Y, validation_freq=[1, 0]), r"Received: validation_freq=\[1, 0\]"),
+        (lambda m: m.fit(X, Y, validation_freq="1"), "Received: validation_freq='1'"),
         (lambda m: m.fit(X, Y, verbose="loud"), "Expected verbose as 0, 1, 2 or 'auto'. Received: verbose='loud'"),
         (lambda m: m.fit(X, Y, validation_split=1.5), "Expected 0 < validation_split < 1. Received"),
         (lambda m: m.fit(X, Y, validation_split=0.95), "10 samples leaves no sample for training"),
@@ -103,12 +109,38 @@ def test_values(model: gl.Sequential, call: Call, message: str) -> None:
         (lambda m: m.fit(X, Y.astype(str)), "Expected an array.*for y, with dtype bool.*Received: ndarray of dtype <U"),
         (lambda m: m.fit(X.astype(complex), Y), "for x, with dtype bool.*complex128"),
         (lambda m: m.fit("data", Y), "Expected an array.*for x.*Received: str"),
+        (lambda m: m.set_weights(None), "Layer 'sequential': Expected a list of weight arrays. Received: None"),
         (lambda m: m.fit(X, Y, callbacks=["early"]), "Expected instances of gl.callbacks.Callback. Received: 'early'"),
     ],
 )
 def test_kinds(model: gl.Sequential, call: Call, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         call(model)
+
+
+def test_dtypes(model: gl.Sequential) -> None:
+    model.build((None, 4))
+    before = model.get_weights()
+    with pytest.raises(DTypeError, match="weight 'first/kernel': Expected values of dtype float32. Received: <U"):
+        model.set_weights([weight.astype(str) for weight in before])
+    for mode in ("train", "predict"):
+        with pytest.raises(DTypeError, match="Expected one of bool.*Received: bogus"):
+            model.inspect(mode=mode, dtype="bogus")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: gl.ops.sum(x, axis=1.0), TypeError, "sum: expected axis as an integer, or several.*axis=1.0"),
+        (lambda x: gl.ops.one_hot(x, -3), ValueError, "one_hot: expected num_classes as.*num_classes=-3"),
+        (lambda x: gl.ops.one_hot(x, 2.5), ValueError, "num_classes=2.5"),
+        (lambda x: gl.ops.broadcast_to(x, (-3, 2)), ShapeError, r"broadcast_to: expected sizes.*shape=\(-3, 2\)"),
+        (lambda x: gl.ops.broadcast_to(x, (2**62, 2)), ShapeError, r"below 2\*\*63 elements. Received: shape="),
+    ],
+)
+def test_operations(call: Callable[[Any], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        gl.trace(call, gl.TensorSpec((2,), "int32"))
 
 
 @pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
