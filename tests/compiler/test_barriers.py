@@ -21,7 +21,7 @@ from gradloom.compiler.kernels import lowering
 from gradloom.compiler.program import Barrier, Call, Step
 from gradloom.compiler.types import F32, I32, OPEN, U8, TensorType
 from loop_tracer import Memory, Touched, Trace, arguments_memory, merged, trace_step
-from mlp import lowered
+from mlp_step import lowered
 from random_graphs import graphs
 
 THREADS = (2, 3, 4, 7)

@@ -14,7 +14,7 @@ from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.reductions import Sum
 from gradloom.compiler.passes.fuse import fuse, storage
 from gradloom.compiler.types import F32, TensorType
-from mlp import label, lowered
+from mlp_step import label, lowered
 from random_graphs import graphs
 
 # Any graph.

@@ -15,7 +15,7 @@ from gradloom.compiler.memory import SHARED_FROM, MemoryPlan, plan_memory
 from gradloom.compiler.program import ALIGNMENT, Argument, Pointer
 from gradloom.compiler.schedule import Launch, Schedule
 from gradloom.compiler.types import F32, I64, U8, TensorType
-from mlp import lowered, train_graph
+from mlp_step import lowered, train_graph
 from random_graphs import graphs
 
 Lifetime = tuple[int, int, int]  # first call, last call, bytes

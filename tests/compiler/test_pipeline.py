@@ -16,8 +16,8 @@ from gradloom.compiler.loops.structure import structure
 from gradloom.compiler.options import Options, cache_key
 from gradloom.compiler.program import Call
 from gradloom.compiler.types import F32, F64, TensorType
-from mlp import lowered as mlp_lowered
-from mlp import train_graph
+from mlp_step import lowered as mlp_lowered
+from mlp_step import train_graph
 
 
 def graph_of(shape: tuple[int, ...] = (4, 40), scale: float = 2.0, layer: str = "", name: str = "y") -> Graph:

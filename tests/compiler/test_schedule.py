@@ -12,7 +12,7 @@ from gradloom.compiler import ops, pipeline
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Value, building
 from gradloom.compiler.types import F32, TensorType
-from mlp import lowered
+from mlp_step import lowered
 
 SHAPE = (6, 40)
 
