@@ -19,11 +19,7 @@ from gradloom.compiler.types import DType, TensorType, as_dtype
 
 
 class Op(ABC):
-    """An operation with its attributes: subclasses are frozen dataclasses whose fields are the attributes.
-
-    `gradloom.compiler.ops.base` adds to the typing rule here what makes an op whole: its gradient, its NumPy
-    reference and its lowering.
-    """
+    """An operation with its attributes: a frozen dataclass. `ops.base` adds gradient, NumPy reference and lowering."""
 
     name: ClassVar[str]
     arity: ClassVar[int | None] = 0
