@@ -1,6 +1,7 @@
 """Ops: one class each in a registry, and the functions with the names of `keras.ops` that compose them."""
 
 from gradloom.compiler.ops import operators as _operators
+from gradloom.compiler.ops import random_bits as _random_bits  # noqa: F401 - registers an op that only layers use
 from gradloom.compiler.ops.functions_elementwise import (
     abs,
     absolute,
