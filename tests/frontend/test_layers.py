@@ -152,8 +152,8 @@ def test_set_weights_is_all_or_nothing():
         layer.set_weights([np.ones((2, 3))])
     with pytest.raises(ShapeError, match=r"'out/bias': Expected shape \(3,\)\. Received: \(2,\)"):
         layer.set_weights([np.ones((2, 3)), np.ones(2)])
-    for now, then in zip(layer.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(now, then)
+    for current, earlier in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(current, earlier)
     layer.set_weights([np.ones((2, 3)), np.full(3, 2)])
     np.testing.assert_array_equal(evaluate(layer, np.ones((1, 2), np.float32)), [[4, 4, 4]])
 
