@@ -67,9 +67,9 @@ class Section:
             raise self.error(f"Expected {key} as an integer {limits}. Received: {self._shown(key)}", key)
         return number
 
-    def flag(self, key: str, default: int = 0) -> bool:
-        """Whether `key` is 1; it may be 0 or 1."""
-        return bool(self.integer(key, default, high=1))
+    def flag(self, key: str) -> bool:
+        """Whether `key` is there and not 0: Darknet's own files say 2, too, where they mean yes."""
+        return self.integer(key, 0) != 0
 
     def number(self, key: str, default: float, low: float = -math.inf, high: float = math.inf) -> float:
         """The finite number of `key` within [low, high]; `default` where the section has none."""
