@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradloom import step_graphs
+from gradloom.compiler.passes.weight_folding import fold_into_weights
 from gradloom.compiler.types import TensorType
 from gradloom.execution import CompiledGraph, PredictProgram
 from gradloom.layers.layer import Layer
@@ -41,7 +43,8 @@ class StepPrograms:
         model = self._model
 
         def make() -> PredictProgram:
-            compiled = self._compiled(step_graphs.predict_step(model, types))
+            traced = step_graphs.predict_step(model, types)
+            compiled = self._compiled(replace(traced, graph=fold_into_weights(traced.graph)))
             outputs = step_graphs.output_labels(model, step_graphs.PREDICTIONS)
             return PredictProgram(compiled, step_graphs.input_labels(model), outputs)
 

@@ -21,7 +21,10 @@ from gradloom.compiler.types import TensorType
 
 SWAP = (1, 0)
 
-STORED_ROLES = ("parameter", "state")
+WEIGHT_ROLES = ("parameter", "prepared")
+"""The roles of inputs that may be weights: a parameter, or what is computed from parameters once for many steps."""
+
+STORED_ROLES = (*WEIGHT_ROLES, "state")
 """The roles of inputs that stay with the program from step to step, and that it may therefore want otherwise."""
 
 
@@ -45,7 +48,7 @@ def choose_layouts(graph: Graph, lanes: int = 16) -> Graph:
 
 def _short(graph: Graph, value: Value, lanes: int) -> bool:
     """Whether `value` is a parameter that should be tried the other way round."""
-    if not isinstance(value.op, Input) or value.op.role != "parameter" or value.op.permutation or value.ndim != 2:
+    if not isinstance(value.op, Input) or value.op.role not in WEIGHT_ROLES or value.op.permutation or value.ndim != 2:
         return False
     long, short = value.shape
     if not short < 2 * lanes <= long:

@@ -16,12 +16,12 @@ def split_prepare(graph: Graph) -> tuple[Graph | None, Graph]:
     """Return the prepare graph, None if there is nothing to prepare, and the graph that reads its results.
 
     The prepare graph's outputs have the labels of the other graph's inputs of role "prepared". Folded batch
-    normalization is the case in point: scale and shift of each channel follow from four parameters. `graph` must leave
-    its parameters as they are; a graph that writes onto one is returned whole.
+    normalization is the case in point: a convolution's scaled kernel and its bias follow from six parameters. `graph`
+    must leave its parameters as they are; a graph that writes onto one is returned whole.
     """
-    if any(output.donor is not None for output in graph.outputs):
+    if changes_inputs(graph):
         return None, graph
-    fixed = _fixed(graph)
+    fixed = fixed_values(graph)
     wanted = [value for value in _read_by_the_rest(graph, fixed) if _is_work(value)]
     if not wanted:
         return None, graph
@@ -45,19 +45,22 @@ def split_prepare(graph: Graph) -> tuple[Graph | None, Graph]:
     return _without_unread_inputs(prepare), _without_unread_inputs(main)
 
 
-def _fixed(graph: Graph) -> set[Value]:
-    """The values that depend on parameters and literals alone, on one parameter at least."""
+def changes_inputs(graph: Graph) -> bool:
+    """Whether the graph writes onto its inputs, so that none of them is fixed."""
+    return any(output.donor is not None for output in graph.outputs)
+
+
+def fixed_values(graph: Graph) -> set[Value]:
+    """The values that depend on parameters and literals alone: the same from one prediction to the next."""
     fixed: set[Value] = set()
-    literal: set[Value] = set()
     for value in graph.live():
-        if isinstance(value.op, Constant):
-            literal.add(value)
-        elif isinstance(value.op, Input):
-            if value.op.role in FIXED_ROLES:
-                fixed.add(value)
-        elif value.inputs and all(operand in fixed or operand in literal for operand in value.inputs):
-            (literal if all(operand in literal for operand in value.inputs) else fixed).add(value)
-    return fixed | literal
+        if isinstance(value.op, Input):
+            known = value.op.role in FIXED_ROLES
+        else:
+            known = isinstance(value.op, Constant) or (bool(value.inputs) and fixed.issuperset(value.inputs))
+        if known:
+            fixed.add(value)
+    return fixed
 
 
 def _read_by_the_rest(graph: Graph, fixed: set[Value]) -> list[Value]:
