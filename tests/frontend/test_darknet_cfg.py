@@ -143,3 +143,11 @@ def test_sizes_are_darknets(tmp_path: Path, section: str, expected: Map) -> None
 def test_training_settings_are_read_over(tmp_path: Path) -> None:
     text = NET.replace("height", "batch=64\nsubdivisions=8\npolicy=steps\nsteps=1,2\nscales=.1,.1\nhue=.1\nheight")
     plan_of(tmp_path, text + "[avgpool]\nstopbackward=1\n[cost]\ntype=sse\n")
+
+
+def test_training_settings_may_be_said_twice(tmp_path: Path) -> None:
+    """As in some of Darknet's own files, with one `batch` for training and one for testing."""
+    text = NET.replace("height", "batch=128\nsubdivisions=8\n batch=1\n subdivisions=1\nheight")
+    assert plan_of(tmp_path, text + "[avgpool]\n") == [Map(1, 1, 4)]
+    with pytest.raises(darknet.CfgError, match=r"net.cfg:2: .*height= in line 2 and again in line 5"):
+        plan_of(tmp_path, NET + "height=8\n[avgpool]\n")

@@ -36,24 +36,35 @@ class Option:
 
 
 class Section:
-    """A section of a cfg file: its kind, and its options by key."""
+    """A section of a cfg file: its kind, its options by key, and the last lines of those said again.
+
+    The first line of a key counts, as in Darknet.
+    """
 
     def __init__(self, file: Path, line: int, kind: str) -> None:
         self.file = file
         self.line = line
         self.kind = kind
         self.options: dict[str, Option] = {}
+        self.repeated: dict[str, int] = {}
 
     def error(self, message: str, key: str | None = None) -> CfgError:
         """Return an error at the line of `key`, or of the section where it has no such key."""
         line = self.options[key].line if key in self.options else self.line
         return CfgError(f"{self.file}:{line}: [{self.kind}] {message}")
 
-    def refuse_other_keys(self, known: Collection[str]) -> None:
-        """Raise `CfgError` for a key that is none of `known`."""
+    def check_keys(self, known: Collection[str], without_meaning: Collection[str] = ()) -> None:
+        """Raise `CfgError` for a key that is in neither, and for one of `known` that is said twice."""
         for key in self.options:
-            if key not in known:
-                raise self.error(unknown_name("key", key, sorted(known)), key)
+            if key not in known and key not in without_meaning:
+                raise self.error(unknown_name("key", key, sorted({*known, *without_meaning})), key)
+        for key, line in self.repeated.items():
+            if key in known:
+                raise self.error(
+                    f"Expected each key once. Received: {key}= in line {self.options[key].line} and again in "
+                    f"line {line}",
+                    key,
+                )
 
     def integer(self, key: str, default: int | None = None, low: int = 0, high: int = _C_INT_MAX) -> int:
         """The integer of `key` within [low, high]; `default` where the section has none, None when it must."""
@@ -116,8 +127,7 @@ class Section:
 def read(path: str | os.PathLike[str]) -> list[Section]:
     """Read the sections of a cfg file, in order, without asking what they mean.
 
-    Raises CfgError for lines that are neither section, `key=value` nor comment, and for keys said twice; OSError when
-    the file cannot be read.
+    Raises CfgError for lines that are neither section, `key=value` nor comment; OSError when the file cannot be read.
     """
     file = Path(path)
     sections: list[Section] = []
@@ -131,12 +141,11 @@ def read(path: str | os.PathLike[str]) -> list[Section]:
         if not sections or not equals or not key:
             expected = "key=value" if sections else "[net]"
             raise CfgError(f"{file}:{number}: Expected {expected}. Received: {line[:_SHOWN]!r}")
-        options = sections[-1].options
-        if key in options:
-            raise sections[-1].error(
-                f"Expected each key once. Received: {key}= in line {options[key].line} and again in line {number}", key
-            )
-        options[key] = Option(value, number)
+        section = sections[-1]
+        if key in section.options:
+            section.repeated[key] = number
+        else:
+            section.options[key] = Option(value, number)
     if not sections:
         raise CfgError(f"{file}:1: Expected [net], then a section a layer. Received: a file without sections")
     return sections

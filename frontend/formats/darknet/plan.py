@@ -81,7 +81,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
 
 
 def _source(net: Section) -> Map:
-    net.refuse_other_keys(_SHAPE_KEYS | _TRAINING_KEYS)
+    net.check_keys(_SHAPE_KEYS, without_meaning=_TRAINING_KEYS)
     source = Map(net.integer("height", low=1), net.integer("width", low=1), net.integer("channels", low=1))
     if net.integer("inputs", source.size) != source.size:
         raise net.error(
@@ -97,7 +97,7 @@ def _step(section: Section, before: Before) -> Step:
     if kind not in STEPS:
         raise section.error(unknown_name("section", kind, sorted(STEPS)))
     step = STEPS[kind]
-    section.refuse_other_keys(step.keys | COMMON_KEYS)
+    section.check_keys(step.keys | COMMON_KEYS)
     for key in ("dontload", "dontsave", "dontloadscales"):
         section.refuse_unless(key, "A layer whose weights a file holds in part")
     return step.parse(section, before)

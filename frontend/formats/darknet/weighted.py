@@ -41,7 +41,7 @@ class Weighted(Step):
 
 @dataclass(frozen=True)
 class Convolutional(Weighted):
-    """Filters over windows, with the same padding on all sides: `size // 2` if pad is not 0, else what `padding` says."""
+    """Filters over windows, with the same padding on all sides: `size // 2` with a `pad`, else what `padding` says."""
 
     kind: ClassVar[str] = "convolutional"
     keys: ClassVar[frozenset[str]] = frozenset(
