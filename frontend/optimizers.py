@@ -20,12 +20,12 @@ from gradloom.variables import Variable
 
 class Hyperparameter:
     """A setting of an optimizer that programs receive anew with each call: `optimizer.learning_rate = 0.01` compiles
-    nothing. Reading it gives the variable; setting it, a number within [low, high].
+    nothing. Reading it gives the variable; setting it, a finite number in [0, high), or [0, high] if that is `closed`.
     """
 
-    def __init__(self, low: float = 0.0, high: float = float("inf")) -> None:
-        self.low = low
+    def __init__(self, high: float = float("inf"), closed: bool = False) -> None:
         self.high = high
+        self.closed = closed
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -38,14 +38,11 @@ class Hyperparameter:
         return self if optimizer is None else optimizer.hyperparameters[self.name]
 
     def __set__(self, optimizer: Optimizer, value: Any) -> None:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = float("nan")
-        if not self.low <= number <= self.high:
+        number = _as_float32(value)
+        if not (0 <= number < self.high or (self.closed and number == self.high)):
             raise ValueError(
-                f"{type(optimizer).__name__}: Expected {self.name} as a number in [{self.low:g}, {self.high:g}]. "
-                f"Received: {self.name}={value!r}"
+                f"{type(optimizer).__name__}: Expected {self.name} as a number in [0, {self.high:g}"
+                f"{']' if self.closed else ')'}. Received: {self.name}={value!r}"
             )
         if self.name in optimizer.hyperparameters:
             optimizer.hyperparameters[self.name].assign(np.float64(number))
@@ -215,7 +212,7 @@ class SGD(Optimizer):
     2013; Keras's form). Whether there is momentum is decided when the optimizer is made; its value may change.
     """
 
-    momentum = Hyperparameter(0.0, 1.0)
+    momentum = Hyperparameter(1.0, closed=True)
 
     def __init__(
         self,
@@ -256,8 +253,8 @@ class Adam(Optimizer):
     the largest v so far stands in the denominator (Reddi et al. 2018).
     """
 
-    beta_1 = Hyperparameter(0.0, 1.0)
-    beta_2 = Hyperparameter(0.0, 1.0)
+    beta_1 = Hyperparameter(1.0)
+    beta_2 = Hyperparameter(1.0)
     epsilon = Hyperparameter()
 
     def __init__(
@@ -298,6 +295,17 @@ class Adam(Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"amsgrad": self.amsgrad}
+
+
+def _as_float32(value: Any) -> float:
+    """The number as programs receive it, NaN for what is none: a string of digits is a mistake, not a number."""
+    if isinstance(value, (str, bytes, bool, np.bool_)):
+        return float("nan")
+    try:
+        with np.errstate(over="ignore"):
+            return float(np.float32(float(value)))
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
 
 
 def _one_minus_power(beta: Variable, step: Value) -> Value:

@@ -198,14 +198,14 @@ def _cosine_of_half_turns(x: Value) -> Value:
 
 
 def _not_negative(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not value >= 0:
-        raise ValueError(f"Expected {name} as a number ≥ 0. Received: {name}={value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < math.inf:
+        raise ValueError(f"Expected {name} as a finite number ≥ 0. Received: {name}={value!r}")
     return float(value)
 
 
 def _positive(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not value > 0:
-        raise ValueError(f"Expected {name} as a positive number. Received: {name}={value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
+        raise ValueError(f"Expected {name} as a finite positive number. Received: {name}={value!r}")
     return value if isinstance(value, int) else float(value)
 
 

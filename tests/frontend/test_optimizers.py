@@ -179,8 +179,17 @@ def test_build_is_repeatable_and_grows():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SGD(-1), r"SGD: Expected learning_rate as a number in \[0, inf\]\. Received: learning_rate=-1"),
+        (lambda: SGD(-1), r"SGD: Expected learning_rate as a number in \[0, inf\)\. Received: learning_rate=-1"),
         (lambda: SGD("fast"), "learning_rate='fast'"),
+        (lambda: SGD("0.1"), "Expected learning_rate as a number.*Received: learning_rate='0.1'"),
+        (lambda: SGD(True), "learning_rate=True"),
+        (lambda: SGD([0.1]), r"learning_rate=\[0.1\]"),
+        (lambda: SGD(float("inf")), r"learning_rate as a number in \[0, inf\)\. Received: learning_rate=inf"),
+        (lambda: SGD(float("nan")), "learning_rate=nan"),
+        (lambda: SGD(1e39), r"learning_rate=1e\+39"),
+        (lambda: Adam(beta_1=2), r"Adam: Expected beta_1 as a number in \[0, 1\)\. Received: beta_1=2"),
+        (lambda: Adam(beta_2=1.0), r"beta_2 as a number in \[0, 1\)\. Received: beta_2=1.0"),
+        (lambda: Adam(epsilon=float("inf")), "epsilon=inf"),
         (lambda: SGD(0.1, momentum=2), r"momentum as a number in \[0, 1\]\. Received: momentum=2"),
         (lambda: Adam(beta_1=float("nan")), "beta_1=nan"),
     ],
@@ -188,6 +197,13 @@ def test_build_is_repeatable_and_grows():
 def test_bad_hyperparameters(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("number", [1, 0.5, np.float64(0.25), np.array(0.125), Variable(0.0625)])
+def test_whatever_is_one_number_is_a_hyperparameter(number):
+    optimizer = SGD(number, momentum=1)
+    optimizer.learning_rate = optimizer.learning_rate
+    assert float(optimizer.learning_rate) == float(number)
 
 
 def test_gradients_and_variables_of_different_number():

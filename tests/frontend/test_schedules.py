@@ -80,10 +80,11 @@ def test_config_round_trip(make: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: schedules.PolynomialDecay(-1, 10), "Expected initial_learning_rate as a number ≥ 0"),
+        (lambda: schedules.PolynomialDecay(-1, 10), "Expected initial_learning_rate as a finite number ≥ 0"),
+        (lambda: schedules.ExponentialDecay(float("inf"), 10, 0.5), "Received: initial_learning_rate=inf"),
         (
             lambda: schedules.PolynomialDecay(0.1, 0),
-            "Expected decay_steps as a positive number. Received: decay_steps=0",
+            "Expected decay_steps as a finite positive number. Received: decay_steps=0",
         ),
         (lambda: schedules.PiecewiseConstantDecay([1, 2], [1.0]), "Expected ascending boundaries, and one value more"),
         (lambda: schedules.PiecewiseConstantDecay([2, 1], [1.0] * 3), "Expected ascending boundaries"),
