@@ -127,6 +127,22 @@ def place(number: int, results: list[np.ndarray]) -> np.ndarray:
     return results[number if number >= 0 else len(results) + number]
 
 
+def normalization(x: np.ndarray, o: Options, *_: object) -> np.ndarray:
+    """As Darknet: a sum for channel 0, updated from one channel to the next."""
+    size, alpha = int(o.get("size", 5)), float(o.get("alpha", 0.0001))
+    norms = np.full(x.shape, float(o.get("kappa", 1)))
+    for channel in range(size // 2):
+        norms[0] += alpha * x[channel] ** 2
+    for channel in range(1, len(x)):
+        norms[channel] = norms[channel - 1]
+        leaving, entering = channel - (size - 1) // 2 - 1, channel + size // 2
+        if leaving >= 0:
+            norms[channel] -= alpha * x[leaving] ** 2
+        if entering < len(x):
+            norms[channel] += alpha * x[entering] ** 2
+    return x * norms ** -float(o.get("beta", 0.75))
+
+
 def route(_: np.ndarray, o: Options, __: Floats, results: list[np.ndarray]) -> np.ndarray:
     groups, group = int(o.get("groups", 1)), int(o.get("group_id", 0))
     parts = []
@@ -167,7 +183,9 @@ LAYERS = {
     "cost": unchanged,
     "crop": crop,
     "dropout": unchanged,
+    "lrn": normalization,
     "maxpool": maxpool,
+    "normalization": normalization,
     "route": route,
     "shortcut": shortcut,
     "softmax": softmax,

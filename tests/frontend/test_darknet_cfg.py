@@ -68,6 +68,8 @@ def plan_of(tmp_path: Path, text: str) -> list[Map]:
         (NET + "[avgpool]\n[route]\nlayers=0\ngroups=2\ngroup_id=2\n", 9, "Expected group_id as an integer in [0, 1]"),
         (NET + "[crop]\ncrop_height=9\ncrop_width=4\n", 6, "Expected crop_height within the map of 8×8×4"),
         (NET + "[connected]\noutput=0\n", 6, "Expected output as an integer ≥ 1"),
+        (NET + "[lrn]\nsize=10\n", 6, "Expected a size of at most 9 for the 4 channels"),
+        (NET + "[lrn]\nbeta=inf\n", 6, "Expected beta as a finite number"),
         (NET + "[dropout]\nprobability=1\n", 6, "Expected a probability below 1"),
         (NET + "[dropout]\nprobability=nan\n", 6, "Expected probability as a finite number in [0, 1]"),
         (NET + "[softmax]\ngroups=5\n", 6, "Expected groups to divide the 256 numbers"),
@@ -134,6 +136,7 @@ def test_comments_may_be_in_any_encoding(tmp_path: Path) -> None:
         ("[connected]\noutput=10\n", Map(1, 1, 10)),
         ("[crop]\ncrop_height=5\ncrop_width=6\n", Map(5, 6, 4)),
         ("[dropout]\n", Map(8, 8, 4)),
+        ("[lrn]\n", Map(8, 8, 4)),
     ],
 )
 def test_sizes_are_darknets(tmp_path: Path, section: str, expected: Map) -> None:

@@ -1,4 +1,4 @@
-"""Darknet's layers where they differ from Keras's: padding, batch normalization, unequal maps, channel-first order.
+"""Darknet's layers where they differ from Keras's: padding, normalizations, unequal maps, channel-first order.
 
 Maps are [batch, height, width, channels], as everywhere in Gradloom.
 """
@@ -137,6 +137,40 @@ class BatchNormalization(Layer):
         for rolling, current in ((self.rolling_mean, mean), (self.rolling_variance, variance)):
             rolling.assign(rolling * ROLLING + current * (1.0 - ROLLING))
         return (x - mean) * (self.scales / (ops.sqrt(variance) + EPSILON)) + self.biases
+
+
+class LocalResponseNormalization(Layer):
+    """x / (kappa + alpha · s)^beta, s being the squares of `size` channels around each one, as Darknet sums them.
+
+    The window reaches from (size − 1) // 2 channels before to size // 2 behind. Darknet slides its sum along, but
+    starts it without channel size // 2: that one never counts, and is taken off where the window has passed it.
+    """
+
+    def __init__(
+        self,
+        size: int = 5,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        kappa: float = 1.0,
+        **options: Unpack[LayerOptions],
+    ) -> None:
+        super().__init__(**options)
+        self.size = size
+        self.alpha = alpha
+        self.beta = beta
+        self.kappa = kappa
+
+    def call(self, x: Any) -> Any:
+        x = ops.cast(x, self.dtype)
+        squares, channels, behind = x * x, x.shape[-1], self.size // 2
+        padded = ops.pad(squares, (*((0, 0) for _ in x.shape[:-1]), ((self.size - 1) // 2, behind)))
+        total = sum(padded[..., first : first + channels] for first in range(self.size))
+        if behind < channels:
+            total = total - squares[..., behind : behind + 1]
+        return x * ops.power(self.kappa + self.alpha * total, -self.beta)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {name: getattr(self, name) for name in ("size", "alpha", "beta", "kappa")}
 
 
 class MaxPool(Layer):

@@ -9,6 +9,7 @@ from gradloom.formats.darknet import cfg
 from gradloom.formats.darknet.cfg import Section
 from gradloom.formats.darknet.closing import Cost, Dropping, Softmax
 from gradloom.formats.darknet.joining import Residual, Routing
+from gradloom.formats.darknet.normalizing import LocalNormalizing
 from gradloom.formats.darknet.spatial import Avgpool, Cropping, Maxpool, Upsampling
 from gradloom.formats.darknet.step import COMMON_KEYS, Before, Map, Step
 from gradloom.formats.darknet.weighted import Convolutional, FullyConnected
@@ -23,6 +24,7 @@ STEPS: dict[str, type[Step]] = {
         Cropping,
         Dropping,
         FullyConnected,
+        LocalNormalizing,
         Maxpool,
         Residual,
         Routing,
@@ -36,6 +38,7 @@ SHORT_NAMES = {
     "avg": "avgpool",
     "conn": "connected",
     "conv": "convolutional",
+    "lrn": "normalization",
     "max": "maxpool",
     "network": "net",
     "soft": "softmax",
