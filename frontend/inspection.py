@@ -1,17 +1,22 @@
 """Inspection: the stages between a model's layers and its machine code, each printed or drawn when asked for.
 
 layers → forward → gradient → simplified → fused → scheduled (loop IR) → memory → llvm → assembly
+
+A prediction is two programs: what follows from the weights alone is computed once per set of weights. From `simplified`
+on the stages are those of the program that runs for each batch; `Inspection.prepare` has the other one's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gradloom.compiler.ir import Graph
+from gradloom.compiler.passes.prepare import split_prepare
+from gradloom.compiler.passes.weight_folding import fold_into_weights
 from gradloom.compiler.types import DType, as_dtype
 from gradloom.functions import trace
 
@@ -26,6 +31,9 @@ STAGES = ("layers", "forward", "gradient", "simplified", "fused", "scheduled", "
 """All stages, in order. A graph without a gradient of its own has no stage `gradient`, a function no `layers`."""
 GRAPH_STAGES = ("forward", "gradient", "simplified", "fused")
 MODES = ("train", "evaluate", "predict")
+
+Parts = tuple[Graph | None, Graph]
+"""The graph that is run once per set of weights, None if there is nothing to prepare, and the graph of each step."""
 
 
 class Stage:
@@ -95,10 +103,17 @@ class Inspection:
     stage can be looked at even if a later one fails.
     """
 
-    def __init__(self, title: str, stages: Mapping[str, Stage], lowering: Callable[[], Lowering]) -> None:
+    def __init__(
+        self,
+        title: str,
+        stages: Mapping[str, Stage],
+        lowering: Callable[[], Lowering],
+        prepared: Callable[[], Graph | None] = lambda: None,
+    ) -> None:
         self.title = title
         self.stages: Mapping[str, Stage] = MappingProxyType(_Stages(stages))
         self._lowering = lowering
+        self._prepared = prepared
 
     def stage(self, name: str) -> Stage:
         """Return a stage; raises `ValueError` with the names that there are."""
@@ -107,6 +122,17 @@ class Inspection:
         near = get_close_matches(name, self.stages, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"{self.title}: Expected one of the stages {', '.join(self.stages)}. Received: {name!r}{hint}")
+
+    @cached_property
+    def prepare(self) -> Inspection | None:
+        """The stages of the program that runs once per set of weights, from `forward` on; None if there is none.
+
+        Its results are the inputs of role "prepared" of the stages here.
+        """
+        graph = self._prepared()
+        if graph is None:
+            return None
+        return _compiled(f"what is prepared for {self.title}", _whole, GraphStage("forward", lambda: graph))
 
     @property
     def decisions(self) -> list[Decision]:
@@ -139,39 +165,51 @@ def inspect_model(
     layers = Stage("layers", lambda: _summary(model))
     if mode == "train":
         forward = GraphStage("forward", lambda: model.forward_graph(batch_size, dtype))
-        return _inspection(title, layers, forward, GraphStage("gradient", lambda: model.train_graph(batch_size, dtype)))
-    build = model.predict_graph if mode == "predict" else model.test_graph
-    return _inspection(title, layers, GraphStage("forward", lambda: build(batch_size, dtype)))
+        step = GraphStage("gradient", lambda: model.train_graph(batch_size, dtype))
+        return _compiled(title, split_prepare, layers, forward, step)
+    if mode == "evaluate":
+        forward = GraphStage("forward", lambda: model.test_graph(batch_size, dtype))
+        return _compiled(title, split_prepare, layers, forward)
+    forward = GraphStage("forward", lambda: model.predict_graph(batch_size, dtype))
+    return _compiled(title, lambda graph: split_prepare(fold_into_weights(graph)), layers, forward)
 
 
 def inspect(function: Callable[..., Any], *specs: Any, **named_specs: Any) -> Inspection:
     """Return the stages of a Python function of arrays, for arguments of the types `specs` (see `gl.trace`)."""
-    return inspect_graph(trace(function, *specs, **named_specs))
+    graph = trace(function, *specs, **named_specs)
+    return _compiled(f"graph {graph.name!r}", split_prepare, GraphStage("forward", lambda: graph))
 
 
 def inspect_graph(graph: Graph) -> Inspection:
-    """Return the stages of a graph; one that is divided into kernels already is shown as it is."""
+    """Return the stages of a graph as one program; one that is divided into kernels already is shown as it is."""
     if graph.groups:
         from gradloom.compiler import pipeline
 
         return Inspection(
             f"graph {graph.name!r}", {"fused": GraphStage("fused", lambda: graph)}, lambda: pipeline.lower(graph)
         )
-    return _inspection(f"graph {graph.name!r}", GraphStage("forward", lambda: graph))
+    return _compiled(f"graph {graph.name!r}", _whole, GraphStage("forward", lambda: graph))
 
 
-def _inspection(title: str, *first: Stage) -> Inspection:
-    """The stages before the compiler's own, of which the last is what it compiles, and those."""
+def _whole(graph: Graph) -> Parts:
+    """The graph as one program."""
+    return None, graph
+
+
+def _compiled(title: str, split: Callable[[Graph], Parts], *first: Stage) -> Inspection:
+    """The stages before the compiler's own, of which the last is what it compiles after `split`, and those."""
     source = first[-1]
     assert isinstance(source, GraphStage)
-    lowerings: list[Lowering] = []
 
+    @cache
+    def parts() -> Parts:
+        return split(source.graph)
+
+    @cache
     def lowering() -> Lowering:
         from gradloom.compiler import pipeline  # loads LLVM
 
-        if not lowerings:
-            lowerings.append(pipeline.lower(source.graph))
-        return lowerings[0]
+        return pipeline.lower(parts()[1])
 
     compiled = (
         GraphStage("simplified", lambda: lowering().simplified),
@@ -181,7 +219,7 @@ def _inspection(title: str, *first: Stage) -> Inspection:
         Stage("llvm", lambda: lowering().llvm()),
         Stage("assembly", lambda: lowering().assembly()),
     )
-    return Inspection(title, {stage.name: stage for stage in (*first, *compiled)}, lowering)
+    return Inspection(title, {stage.name: stage for stage in (*first, *compiled)}, lowering, lambda: parts()[0])
 
 
 def _summary(model: Model) -> str:

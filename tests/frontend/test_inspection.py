@@ -10,6 +10,7 @@ import pytest
 
 import gradloom as gl
 from gradloom.compiler import parse, pipeline
+from gradloom.compiler.interpreter import interpret
 from gradloom.inspection import GRAPH_STAGES, STAGES, GraphStage, inspect_graph
 
 PREDICT_STAGES = [name for name in STAGES if name != "gradient"]
@@ -80,6 +81,43 @@ def test_nothing_is_lowered_before_it_is_asked_for(monkeypatch: pytest.MonkeyPat
     inspection.stages["fused"].text()
     inspection.stages["memory"].text()
     assert lowered == ["train"]
+
+
+def normalized() -> gl.Model:
+    x = gl.Input((6, 6, 3))
+    y = gl.layers.Conv2D(4, 3, use_bias=False, name="convolution")(x)
+    return gl.Model(x, gl.layers.LeakyReLU(0.1)(gl.layers.BatchNormalization(name="normal")(y)))
+
+
+def test_a_prediction_is_shown_in_the_two_programs_that_are_run() -> None:
+    """What the graph stages show is what `predict` computes: the prepare program's results go into the other one."""
+    model, rng = normalized(), np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in model.get_weights()])
+    inspection = model.inspect(batch_size=2, mode="predict")
+    prepare = inspection.prepare
+    assert prepare is not None and prepare is inspection.prepare and prepare.prepare is None
+    assert inspection.stages["forward"].text() == str(model.predict_graph(2))
+    assert list(prepare.stages) == list(inspection.stages)[1:]
+    assert "convolution/kernel" in prepare.stages["fused"].text()
+    assert "convolution/kernel" not in inspection.stages["fused"].text()
+
+    arrays = {variable.path: variable.value for variable in model.weights}
+    x = rng.normal(size=(2, 6, 6, 3)).astype(np.float32)
+    for stage in ("simplified", "fused"):
+        prepared = interpret(prepare.stages[stage].graph, arrays)
+        result = interpret(inspection.stages[stage].graph, {"x": x, **prepared})
+        np.testing.assert_allclose(result["predictions"], model.predict(x, verbose=0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_a_step_that_writes_onto_its_inputs_prepares_nothing(mode: str) -> None:
+    model = normalized()
+    model.compile("sgd", "mean_squared_error")
+    assert model.inspect(batch_size=2, mode=mode).prepare is None
+
+
+def test_a_prediction_without_work_on_weights_alone_prepares_nothing() -> None:
+    assert small(compiled=False).inspect(mode="predict").prepare is None
 
 
 def test_decisions_of_fusion_come_with_reasons() -> None:
