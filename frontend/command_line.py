@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
         + ", ".join(GRAPH_STAGES),
     )
     show.add_argument("--mode", choices=MODES, help="the step (default: train if the model is compiled, else predict)")
+    show.add_argument(
+        "--prepare", action="store_true", help="what a prediction computes once per set of weights, not once per batch"
+    )
     show.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="samples in a step (default: 32)")
     show.add_argument("--dtype", default="float32", help="dtype of the data's features (default: float32)")
     show.add_argument("--output", type=Path, metavar="FILE", help="where to write (default: standard output)")
@@ -142,6 +145,8 @@ def _format_of(output: Path | None) -> str:
 
 def _inspection(options: argparse.Namespace) -> Inspection:
     if options.target.endswith(".ir"):
+        if options.prepare:
+            raise CommandError(f"Expected a model with --prepare. Received: {options.target}, a graph")
         from gradloom.compiler import parse
 
         try:
@@ -149,8 +154,15 @@ def _inspection(options: argparse.Namespace) -> Inspection:
         except (GradloomError, UnicodeDecodeError) as error:
             raise CommandError(f"{options.target}: {error}") from None
     model = _load(options.target)
-    mode = options.mode or ("train" if model.compiled else "predict")
-    return inspect_model(model, options.batch_size, mode, options.dtype)
+    if not options.prepare:
+        mode = options.mode or ("train" if model.compiled else "predict")
+        return inspect_model(model, options.batch_size, mode, options.dtype)
+    if options.mode not in (None, "predict"):
+        raise CommandError(f"Expected mode predict with --prepare. Received: --mode {options.mode}")
+    prepare = inspect_model(model, options.batch_size, "predict", options.dtype).prepare
+    if prepare is None:
+        raise CommandError(f"{options.target}: nothing is prepared: its predictions read the weights as they are")
+    return prepare
 
 
 def _load(target: str) -> Model:

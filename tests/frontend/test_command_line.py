@@ -61,6 +61,25 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return lines[-1]
 
 
+def test_what_a_prediction_prepares_is_shown_on_demand(
+    tmp_path: Path, script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "normalized.py"
+    path.write_text(
+        "import gradloom as gl\n"
+        "model = gl.Sequential([gl.Input((5,)), gl.layers.Dense(3), gl.layers.BatchNormalization()])\n"
+    )
+    prepare = parse(output(capsys, "show", str(path), "--prepare"))
+    assert prepare.name == "predict_prepare" and prepare.groups
+    labels = [value.op.attributes["label"] for value in parse(output(capsys, "show", str(path))).inputs]
+    assert {result.name for result in prepare.outputs} == {label for label in labels if label != "x"}
+    assert "nothing is prepared" in error(capsys, "show", f"{script}:model", "--prepare")
+    assert "mode predict" in error(capsys, "show", f"{script}:model", "--prepare", "--mode", "train")
+    graph = tmp_path / "graph.ir"
+    graph.write_text(str(prepare))
+    assert "Expected a model with --prepare" in error(capsys, "show", str(graph), "--prepare")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_show_prints_every_stage(script: str, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = output(capsys, "show", f"{script}:model", "--stage", stage, "--batch-size", "2")
