@@ -203,9 +203,6 @@ def rows(count: int, beyond: int = 0) -> Sampler:
     return lambda rng, type_: rng.integers(-beyond if type_.dtype != U8 else 0, count + beyond, type_.shape)
 
 
-WITHOUT_KERNEL = ("conv2d", "conv2d_input_grad", "conv2d_kernel_grad")
-"""Ops that the interpreter computes and no kernel does: the tests of compiled ops leave them out."""
-
 CASES: list[OpCase] = [
     # Elementwise, one operand.
     case(Negative(), "f32[3,5]", normal),
