@@ -23,7 +23,7 @@ from gradloom.programs import StepPrograms
 from gradloom.random_seed import new_stream
 from gradloom.step_graphs import DataTypes
 from gradloom.training_setup import TrainingSetup
-from gradloom.trees import unflatten
+from gradloom.trees import as_array, unflatten
 
 if TYPE_CHECKING:
     from gradloom.inspection import Inspection
@@ -74,8 +74,10 @@ class Model(Network):
         a `MemoryLimitError` before anything runs.
         Keras's default optimizer is "rmsprop". Raises `ValueError` naming the nearest known names for an unknown one.
         """
-        if memory_limit is not None and (not isinstance(memory_limit, (int, np.integer)) or memory_limit <= 0):
-            raise ValueError(f"Expected memory_limit as a number of bytes. Received: memory_limit={memory_limit!r}")
+        if memory_limit is not None and not _is_integer(memory_limit, 1):
+            raise ValueError(
+                f"Expected memory_limit as a positive number of bytes. Received: memory_limit={memory_limit!r}"
+            )
         self._setup = TrainingSetup(optimizer, loss, loss_weights, metrics, weighted_metrics)
         self._programs = StepPrograms(self, None if memory_limit is None else int(memory_limit))
 
@@ -151,7 +153,7 @@ class Model(Network):
         setup = self._require_setup("fit")
         batch_size = _positive(batch_size, DEFAULT_BATCH_SIZE, "batch_size")
         epochs = _positive(epochs, 1, "epochs")
-        if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, (int, np.integer)) or initial_epoch < 0:
+        if not _is_integer(initial_epoch, 0):
             raise ValueError(
                 f"Expected initial_epoch as an integer from 0 on. Received: initial_epoch={initial_epoch!r}"
             )
@@ -337,10 +339,12 @@ class Model(Network):
         given = data_adapter.by_name(y, graph.output_names, "y", single, optional=True)
         shapes = [tensor.shape for tensor in graph.outputs]
         makers = [tensor.name if tensor.call is None else tensor.call.name for tensor in graph.outputs]
-        setup.resolve(graph.output_names, makers, shapes, [np.shape(one) if one is not None else None for one in given])
-        for place, label in enumerate(step_graphs.output_labels(self, "y")):
+        labels = step_graphs.output_labels(self, "y")
+        arrays = [None if one is None else as_array(one, label) for one, label in zip(given, labels, strict=True)]
+        setup.resolve(graph.output_names, makers, shapes, [None if one is None else one.shape for one in arrays])
+        for place, label in enumerate(labels):
             if setup.outputs[place].is_used:
-                targets = data_adapter.targets(given[place], samples, label)
+                targets = data_adapter.targets(arrays[place], samples, label)
                 setup.outputs[place].check_targets(targets, shapes[place], self.name)
                 data[label] = targets
         if sample_weight is not None:
@@ -422,9 +426,14 @@ def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
 def _positive(value: int | None, default: int, name: str) -> int:
     """Return a count of at least 1."""
     value = default if value is None else value
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+    if not _is_integer(value, 1):
         raise ValueError(f"Expected {name} as a positive integer. Received: {name}={value!r}")
     return int(value)
+
+
+def _is_integer(value: Any, low: int) -> bool:
+    """Whether `value` is an integer from `low` on; truth values are none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= low
 
 
 def _listed(callbacks: Callback | Iterable[Callback] | None) -> list[Callback]:
@@ -435,7 +444,7 @@ def _listed(callbacks: Callback | Iterable[Callback] | None) -> list[Callback]:
 def _check_frequency(frequency: Any) -> None:
     """Raise an error unless `frequency` says after which epochs to validate: a number of epochs, or a list of them."""
     numbers = [frequency] if not isinstance(frequency, Collection) or isinstance(frequency, str) else frequency
-    if any(not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1 for n in numbers):
+    if not all(_is_integer(number, 1) for number in numbers):
         raise ValueError(
             "Expected validation_freq as a positive integer, or a list of epochs from 1 on. "
             f"Received: validation_freq={frequency!r}"

@@ -107,9 +107,18 @@ def as_array(leaf: Any, where: str) -> np.ndarray:
     """Return a leaf as a C-contiguous native-endian array of a dtype that programs know, copying only when it must.
 
     Floats written in Python become float32 and ints int32, as in Keras; arrays keep float64 and int64. Narrower dtypes
-    widen (float16 to float32, int16 to int32). Raises `TypeError` naming `where` for anything that is no array.
+    widen (float16 to float32, int16 to int32). Raises `TypeError` naming `where` for anything that is no array,
+    `ValueError` for lists whose rows differ in length.
     """
-    array = np.asarray(leaf)
+    try:
+        array = np.asarray(leaf)
+    except ValueError:
+        if not isinstance(leaf, (list, tuple)):
+            raise
+        raise ValueError(
+            f"Expected an array, a number or a (nested) list of numbers for {where}, with rows of equal length. "
+            f"Received: {type(leaf).__name__} whose parts differ in shape: {_shapes(leaf)}"
+        ) from None
     if is_literal(leaf) and not isinstance(leaf, np.generic):
         array = _narrowed(array)
     name = array.dtype.newbyteorder("=").name
@@ -120,6 +129,20 @@ def as_array(leaf: Any, where: str) -> np.ndarray:
             f"int64, float32 or float64. Received: {type(leaf).__name__} of dtype {array.dtype}"
         )
     return np.require(array, np.dtype(target), ("C", "A"))
+
+
+def _shapes(ragged: Any) -> str:
+    """The shapes of the first parts that differ, or the first such parts inside of one that has none itself."""
+    seen: dict[str, int] = {}
+    for position, part in enumerate(ragged):
+        try:
+            shape = str(np.shape(part))
+        except ValueError:
+            return f"in part {position}, {_shapes(part)}"
+        seen.setdefault(shape, position)
+        if len(seen) == 2:
+            break
+    return " and ".join(f"{shape} at {position}" for shape, position in seen.items())
 
 
 def _narrowed(literal: np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ from gradloom.compiler.errors import DTypeError, ShapeError
 
 X, Y = np.zeros((10, 4), np.float32), np.zeros(10, np.int64)
 
+RAGGED = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0]]
+
 
 @pytest.fixture
 def model() -> Iterator[gl.Sequential]:
@@ -66,6 +68,16 @@ Call = Callable[[gl.Sequential], Any]
         (lambda m: m.fit(X), "Expected targets y beside x. Received: y=None"),
         (lambda m: m.fit(X, Y, sample_weight=np.ones(9)), "Expected sample_weight with as many samples as x, 10"),
         (lambda m: m.fit(X, Y, sample_weight=np.ones((10, 2))), r"one weight per sample, of shape \(10,\)"),
+        # rows of different length
+        (lambda m: m.fit(RAGGED, Y), r"for x, with rows of equal length. Received: list.*\(4,\) at 0 and \(3,\) at 1"),
+        (lambda m: m.fit(X, RAGGED), "for y, with rows of equal length. Received: list"),
+        (lambda m: m.fit(X, Y, sample_weight=RAGGED), "for sample_weight, with rows of equal length"),
+        (lambda m: m.fit(X, Y, validation_data=(RAGGED, Y)), "^validation_data: .*for x, with rows of equal length"),
+        (lambda m: m.evaluate(RAGGED, Y), "for x, with rows of equal length"),
+        (lambda m: m.evaluate(X, RAGGED), "for y, with rows of equal length"),
+        (lambda m: m.predict(RAGGED), "for x, with rows of equal length"),
+        (lambda m: m.predict([RAGGED]), r"in part 0, \(4,\) at 0 and \(3,\) at 1"),
+        (lambda m: m.predict([np.zeros(4), np.zeros(3)]), r"for x.*\(4,\) at 0 and \(3,\) at 1"),
         # labels
         (lambda m: m.fit(X, Y + 3), r"of layer 'last': Expected class labels in \[0, 3\). Received: 3 at position 0"),
         (lambda m: m.fit(X, Y - 1), r"Expected class labels in \[0, 3\). Received: -1 at position 0, and 9 more"),
@@ -143,6 +155,11 @@ def test_operations(call: Callable[[Any], Any], error: type[Exception], message:
         gl.trace(call, gl.TensorSpec((2,), "int32"))
 
 
+def test_a_function_names_its_argument_with_rows_of_different_length() -> None:
+    with pytest.raises(ValueError, match="for argument left, with rows of equal length. Received: list"):
+        gl.function(lambda left: left)(RAGGED)
+
+
 @pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
 def test_before_compile(method: str) -> None:
     model = gl.Sequential([gl.layers.Dense(3)])
@@ -167,7 +184,11 @@ def test_before_compile(method: str) -> None:
         ),
         ({"metrics": ["acuracy"]}, "Unknown metric. Did you mean 'accuracy'"),
         ({"weighted_metrics": ["acuracy"]}, "Unknown metric. Did you mean 'accuracy'"),
-        ({"memory_limit": -1}, "Expected memory_limit as a number of bytes. Received: memory_limit=-1"),
+        ({"memory_limit": -1}, "Expected memory_limit as a positive number of bytes. Received: memory_limit=-1"),
+        ({"memory_limit": 0}, "Received: memory_limit=0"),
+        ({"memory_limit": True}, "Received: memory_limit=True"),
+        ({"memory_limit": 1e6}, "Received: memory_limit=1000000.0"),
+        ({"memory_limit": "1 GB"}, "Received: memory_limit='1 GB'"),
     ],
 )
 def test_compile_refuses_what_it_does_not_know(model: gl.Sequential, arguments: dict[str, Any], message: str) -> None:
