@@ -77,6 +77,7 @@ def labels(root: str, names: Sequence[str], single: bool) -> list[str]:
 def by_name(tree: Any, names: Sequence[str], what: str, single: bool, optional: bool = False) -> list[Any]:
     """Take data apart: for several inputs or outputs a list or tuple in their order, a dict by their names, or nested.
 
+    A list of one input or output takes its data alone, too, as in Keras.
     optional: whether some may be missing in a dict, or None. Raises `ValueError` naming those that were expected.
     """
     if isinstance(tree, Mapping) and all(isinstance(key, str) for key in tree):
@@ -87,6 +88,8 @@ def by_name(tree: Any, names: Sequence[str], what: str, single: bool, optional: 
     if single:
         return [tree]
     parts = list(tree) if isinstance(tree, (list, tuple)) and not is_literal(tree) else None
+    if parts is None and len(names) == 1:
+        return [tree]
     if parts is not None and len(parts) != len(names):
         parts = flatten(tree)[0]
     if parts is None or len(parts) != len(names):

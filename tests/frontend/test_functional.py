@@ -54,6 +54,30 @@ def test_predictions_of_a_network_with_shared_layers_and_nested_models() -> None
             np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("nested", [lambda tensor: [tensor], lambda tensor: {"it": tensor}], ids=["list", "dict"])
+def test_a_list_or_dict_of_one_input_takes_its_data_alone(nested: Any) -> None:
+    inputs = gl.Input((4,), name="it")
+    outputs = layers.Dense(1, name="out")(inputs)
+    plain, model = gl.Model(inputs, outputs), gl.Model(nested(inputs), [outputs])
+    expected = plain.predict(LEFT)
+    for x in (LEFT, nested(LEFT), LEFT.tolist()):
+        (result,) = model.predict(x)
+        np.testing.assert_array_equal(result, expected)
+    (result,) = model(LEFT)
+    np.testing.assert_array_equal(result, expected)
+    weights = np.linspace(0, 1, 45, dtype=np.float32)
+    for network in (plain, model):
+        network.compile("sgd", "mse")
+    loss = plain.evaluate(LEFT, SIZE, sample_weight=weights, verbose=0)
+    assert model.evaluate(LEFT, SIZE, sample_weight=weights, verbose=0) == loss
+    histories, start = [], plain.get_weights()
+    for network in (plain, model):
+        network.set_weights(start)
+        fitted = network.fit(LEFT, SIZE, validation_data=(LEFT, SIZE), shuffle=False, verbose=0)
+        histories.append(fitted.history)
+    assert histories[0] == histories[1]
+
+
 def loss_of(model: gl.Model) -> tuple[float, float]:
     kind, size = in_numpy(model)
     return float(-np.log(kind[np.arange(45), KIND]).mean()), float(((size - SIZE) ** 2).mean())
