@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gradloom.utils
+import gradloom as gl
 from gradloom import layers, ops
 from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Graph
@@ -16,7 +16,7 @@ from interpreted import evaluate
 
 @pytest.fixture(autouse=True)
 def fresh_names():
-    gradloom.utils.clear_session()
+    gl.utils.clear_session()
 
 
 def traced(layer, shape, dtype="float32", **arguments):
@@ -58,7 +58,7 @@ def test_paths_and_provenance():
 def test_automatic_names():
     names = [layers.Dense(1).name, layers.Dense(1).name, layers.LeakyReLU().name, layers.Dense(1).name]
     assert names == ["dense", "dense_1", "leaky_re_lu", "dense_2"]
-    gradloom.utils.clear_session()
+    gl.utils.clear_session()
     assert layers.Dense(1).name == "dense"
     with pytest.raises(ValueError, match="name='a/b'"):
         layers.Dense(1, name="a/b")
@@ -82,6 +82,29 @@ def test_flatten_and_reshape():
 def test_rescaling_of_bytes():
     x = np.array([[0, 51, 255]], np.uint8)
     np.testing.assert_allclose(evaluate(layers.Rescaling(1 / 127.5, -1), x), [[-1, -0.6, 1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", [np.asarray, np.ndarray.tolist], ids=["array", "list"])
+def test_rescaling_of_each_channel(form):
+    x = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+    scale, offset = np.array([0.5, 0.25, 2.0]), np.arange(15.0).reshape(5, 3)
+    layer = layers.Rescaling(form(scale), offset=form(offset))
+    result = evaluate(layer, x)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, x * scale + offset)
+    model = gl.Sequential([gl.Input((4, 5, 3)), layers.Rescaling.from_config(layer.get_config())])
+    np.testing.assert_array_equal(model.predict(x), result)
+
+
+@pytest.mark.parametrize("scale", ["2", [[1.0], [1.0, 2.0]], None, [1j]])
+def test_rescaling_by_what_is_no_number(scale):
+    with pytest.raises(TypeError, match="Layer 'pixels': Expected scale as a number or an array of numbers. Received:"):
+        layers.Rescaling(scale, name="pixels")
+
+
+def test_rescaling_by_an_array_that_does_not_fit():
+    with pytest.raises(ShapeError, match="pixels"):
+        gl.Sequential([gl.Input((4, 5, 3)), layers.Rescaling([1.0, 2.0], name="pixels")])
 
 
 def test_activation_layers():
