@@ -14,6 +14,7 @@ from gradloom.compiler.loops.grammar import Kernel
 from gradloom.compiler.loops.structure import structure
 from gradloom.compiler.memory import MemoryPlan, plan_memory
 from gradloom.compiler.options import Options
+from gradloom.compiler.passes.algorithms import choose_algorithms
 from gradloom.compiler.passes.fuse import Decision, fuse
 from gradloom.compiler.passes.layout import choose_layouts
 from gradloom.compiler.passes.simplify import simplify
@@ -33,10 +34,10 @@ class Lowering:
 
     @cached_property
     def simplified(self) -> Graph:
-        """The graph after rewriting, with the layouts that its parameters are wanted in."""
+        """The graph after rewriting, with its parameters' layouts and its convolutions' algorithms chosen."""
         if not self.options.simplify:
             return self.graph.rebuild()[0]
-        result = choose_layouts(simplify(self.graph), self.options.target.lanes)
+        result = choose_algorithms(choose_layouts(simplify(self.graph), self.options.target.lanes))
         result.verify()
         return result
 

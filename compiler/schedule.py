@@ -22,8 +22,7 @@ from gradloom.compiler.kernels.rows import lower_row_group
 from gradloom.compiler.kernels.scatter import lower_scatter
 from gradloom.compiler.kernels.signature import signature
 from gradloom.compiler.loops.grammar import Buffer, Kernel
-from gradloom.compiler.ops.base import Elementwise
-from gradloom.compiler.ops.convolution import Convolution
+from gradloom.compiler.ops.base import Elementwise, Windowed
 from gradloom.compiler.passes.fuse import storage
 from gradloom.compiler.program import Argument, Pointer
 from gradloom.compiler.types import TensorType
@@ -164,7 +163,7 @@ class _Scheduler:
         """How far windows reach beyond the images that convolutions read."""
         borders: dict[Value, Border] = {}
         for value in self.graph.live():
-            if isinstance(value.op, Convolution) and any(border := border_needed(value)):
+            if isinstance(value.op, Windowed) and any(border := border_needed(value)):
                 x = value.inputs[0]
                 sides = [max(pair) for pair in zip(borders.get(x, NO_BORDER), border, strict=True)]
                 borders[x] = (sides[0], sides[1], sides[2], sides[3])
@@ -180,7 +179,7 @@ class _Scheduler:
         """Copies with a border of what convolutions read and what lies in memory without one (inputs, reshapes)."""
         found: dict[Value, Buffer] = {}
         for member in group.members:
-            x = member.inputs[0] if isinstance(member.op, Convolution) else None
+            x = member.inputs[0] if isinstance(member.op, Windowed) else None
             if x is None or x not in self.borders or self.buffers[storage(x)].border == self.borders[x]:
                 continue
             if x not in self.bordered:

@@ -14,6 +14,7 @@ from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Position
 from gradloom.compiler.ops.convolution import Conv2D, Conv2DInputGrad, Conv2DKernelGrad, Convolution
+from gradloom.compiler.ops.winograd import TAPS, WinogradConv2D, WinogradConv2DKernelGrad
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,21 @@ def products(node: Value) -> list[Product]:
 
 def border_needed(node: Value) -> tuple[int, int, int, int]:
     """The border of zeros that the first operand of a convolution, or of a gradient of one, must have."""
+    if isinstance(node.op, WinogradConv2D | WinogradConv2DKernelGrad):
+        return _tile_border(node.op, node.inputs[0].shape[1:3])
     borders = [product.border for product in products(node)]
     top, bottom, left, right = (max(sides) for sides in zip(*borders, strict=True))
     return top, bottom, left, right
+
+
+def _tile_border(op: WinogradConv2D | WinogradConv2DKernelGrad, size: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """How far whole tiles reach beyond images of `size`."""
+    sides: list[int] = []
+    for (before, after), extent in zip(op.padding, size, strict=True):
+        pixels = extent + before + after - (TAPS - 1)
+        reach = -(-pixels // op.tile) * op.tile + TAPS - 2 - before
+        sides += [before, max(0, reach - (extent - 1))]
+    return sides[0], sides[1], sides[2], sides[3]
 
 
 def _phases(size: int, taps: int, stride: int, padding: int, dilation: int) -> Iterator[Phase]:

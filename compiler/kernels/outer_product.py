@@ -51,7 +51,7 @@ class OuterProduct:
         self.by_columns, self.vectors = _division(product, -(-product.columns // self.lanes), most, machine.cores)
         # Two registers stay free for the elements of A on their way.
         registers = machine.registers - self.vectors - 2
-        self.tile = _even_tile(product.rows, max(1, registers // self.vectors))
+        self.tile = even_tile(product.rows, max(1, registers // self.vectors))
         self.panel = self.vectors * self.lanes
         self.packed: Buffer | None = None
         self.outer = self._outer_loops()
@@ -331,6 +331,6 @@ def _division(product: Product, vectors: int, most: int, cores: int) -> tuple[bo
     return True, max(1, min(wide, vectors // cores))
 
 
-def _even_tile(size: int, most: int) -> int:
+def even_tile(size: int, most: int) -> int:
     """Rows of a tile, at most `most`, such that `size` falls into tiles as even as possible."""
     return -(-size // -(-size // most)) if size else 1

@@ -2,6 +2,7 @@
 
 from gradloom.compiler.ops import operators as _operators
 from gradloom.compiler.ops import random_bits as _random_bits  # noqa: F401 - registers an op that only layers use
+from gradloom.compiler.ops import winograd as _winograd  # noqa: F401 - registers ops that only passes choose
 from gradloom.compiler.ops.functions_elementwise import (
     abs,
     absolute,

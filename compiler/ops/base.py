@@ -120,6 +120,10 @@ class Contraction(TensorOp):
     arity: ClassVar[int | None] = 2
 
 
+class Windowed(Contraction):
+    """A contraction that reads its first operand through windows: images that lie in memory, with zeros around them."""
+
+
 class Scatter(TensorOp):
     """Adds rows into a tensor of zeros at positions known at run time."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Value
-from gradloom.compiler.ops.base import Contraction
+from gradloom.compiler.ops.base import Windowed
 from gradloom.compiler.ops.windows import (
     Padding,
     Pair,
@@ -34,7 +34,7 @@ def kernel_size(kernel: TensorType) -> Pair:
     return height, width
 
 
-class Convolution(Contraction):
+class Convolution(Windowed):
     """What the three ops of a convolution share; subclasses are dataclasses with these fields.
 
     Group g of the channels meets group g of the filters; both counts are multiples of `groups`.

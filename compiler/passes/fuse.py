@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
-from gradloom.compiler.ops.base import Contraction, Elementwise, Inline, Movement, Reduction, Scatter
-from gradloom.compiler.ops.convolution import Convolution
+from gradloom.compiler.ops.base import Contraction, Elementwise, Inline, Movement, Reduction, Scatter, Windowed
 from gradloom.compiler.ops.movement import BroadcastTo, Reshape
 
 PROLOGUE_COST = 8
@@ -102,7 +101,7 @@ class _Fusion:
         self.wanted = {storage(output.value) for output in graph.outputs}
         # The windows of a convolution overlap: what it reads is computed once, and lies in memory.
         self.wanted.update(
-            storage(value.inputs[0]) for value in graph.values if isinstance(value.op, Convolution) and enabled
+            storage(value.inputs[0]) for value in graph.values if isinstance(value.op, Windowed) and enabled
         )
         self.users = graph.users()
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from gradloom.compiler.ir import Constant, Graph, Input, Value
 from gradloom.compiler.ops.base import Movement
-
-FIXED_ROLES = ("parameter", "state", "captured", "hyperparameter")
-"""The roles of inputs that stay the same from one prediction to the next."""
+from gradloom.compiler.passes.algorithms import choose_algorithms
+from gradloom.compiler.passes.fixed import changes_inputs, fixed_values
 
 PREPARED = "prepared"
 """The role of the inputs that the prepare program supplies."""
@@ -17,10 +16,12 @@ def split_prepare(graph: Graph) -> tuple[Graph | None, Graph]:
 
     The prepare graph's outputs have the labels of the other graph's inputs of role "prepared". Folded batch
     normalization is the case in point: a convolution's scaled kernel and its bias follow from six parameters. `graph`
-    must leave its parameters as they are; a graph that writes onto one is returned whole.
+    must leave its parameters as they are; a graph that writes onto one is returned whole. Algorithms are chosen before,
+    so that kernels are transformed once, too.
     """
     if changes_inputs(graph):
         return None, graph
+    graph = choose_algorithms(graph)
     fixed = fixed_values(graph)
     wanted = [value for value in _read_by_the_rest(graph, fixed) if _is_work(value)]
     if not wanted:
@@ -43,24 +44,6 @@ def split_prepare(graph: Graph) -> tuple[Graph | None, Graph]:
     for value, label in labels.items():
         prepare.output(label, inside[value])
     return _without_unread_inputs(prepare), _without_unread_inputs(main)
-
-
-def changes_inputs(graph: Graph) -> bool:
-    """Whether the graph writes onto its inputs, so that none of them is fixed."""
-    return any(output.donor is not None for output in graph.outputs)
-
-
-def fixed_values(graph: Graph) -> set[Value]:
-    """The values that depend on parameters and literals alone: the same from one prediction to the next."""
-    fixed: set[Value] = set()
-    for value in graph.live():
-        if isinstance(value.op, Input):
-            known = value.op.role in FIXED_ROLES
-        else:
-            known = isinstance(value.op, Constant) or (bool(value.inputs) and fixed.issuperset(value.inputs))
-        if known:
-            fixed.add(value)
-    return fixed
 
 
 def _read_by_the_rest(graph: Graph, fixed: set[Value]) -> list[Value]:

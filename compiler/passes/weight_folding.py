@@ -22,7 +22,7 @@ from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.convolution import Conv2D
 from gradloom.compiler.ops.elementwise import Negative
 from gradloom.compiler.ops.movement import Reshape
-from gradloom.compiler.passes.prepare import changes_inputs, fixed_values
+from gradloom.compiler.passes.fixed import changes_inputs, fixed_values
 
 
 def fold_into_weights(graph: Graph) -> Graph:
