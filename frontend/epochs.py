@@ -118,12 +118,16 @@ class Training:
 
 
 class Testing:
-    """A data set that loss and metrics are computed on; its last batch is padded with samples that weigh nothing."""
+    """A data set that loss and metrics are computed on; its last batch is padded with samples that weigh nothing.
+
+    A batch is never larger than the data set: nothing is compiled, or takes memory, for padding alone.
+    """
 
     def __init__(self, programs: StepPrograms, setup: TrainingSetup, data: Dataset, batch_size: int) -> None:
         self._setup = setup
         self._samples = len(data)
         self._segments: list[Segment] = []
+        batch_size = min(batch_size, max(1, len(data)))
         compiled = programs.test(batch_size, data.types)
         full, rest = divmod(len(data), batch_size)
         if full:

@@ -10,6 +10,7 @@ import pytest
 from numpy_mlp import Adam, Mlp, Sgd
 
 import gradloom as gl
+from gradloom import step_graphs
 
 SAMPLES, FEATURES, CLASSES = 77, 12, 5  # 77 = 2 batches of 32 and one of 13
 
@@ -357,6 +358,27 @@ def test_a_memory_limit_is_kept_before_anything_runs() -> None:
     assert_equal_bits(before, model.get_weights())
     model.compile("sgd", "sparse_categorical_crossentropy", memory_limit=10_000_000)
     model.fit(x, y, verbose=0)
+
+
+def test_a_batch_is_never_larger_than_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    for build in (step_graphs.train_step, step_graphs.test_step):
+
+        def recorded(model: Any, rows: int, types: Any, build: Any = build) -> Any:
+            sizes.append(rows)
+            return build(model, rows, types)
+
+        recorded.__name__ = build.__name__
+        monkeypatch.setattr(step_graphs, build.__name__, recorded)
+    x, y = data()
+    models = [new_model() for _ in range(2)]
+    models[1].set_weights(models[0].get_weights())
+    histories = [
+        model.fit(x, y, batch_size=rows, validation_data=(x[:9], y[:9]), shuffle=False, verbose=0).history
+        for model, rows in zip(models, (10**9, SAMPLES), strict=True)
+    ]
+    assert sizes == [SAMPLES, 9] * 2
+    assert histories[0] == histories[1]
 
 
 def test_graphs_of_each_step_leave_the_model_as_it_was() -> None:
