@@ -16,6 +16,9 @@ Logs = Mapping[str, float]
 BAR_LAYOUT = "{desc}: {n_fmt}/{total_fmt} |{bar}|"
 """The fields of a progress bar, as tqdm names them."""
 
+SHORTEST_BAR = 8
+"""Columns of a bar that still shows something: beside it stands what leaves it as many."""
+
 
 class Callback:
     """Base of callbacks: override the hooks that are needed.
@@ -200,22 +203,38 @@ def open_bar(title: str, steps: int | None) -> Any:
 
 
 def update_bar(bar: Any, steps: int, elapsed: float, logs: Logs) -> None:
-    """Move a bar to `steps` and show time and values beside it; the bar takes the columns that they leave."""
+    """Move a bar to `steps` and show time and values beside it, as many as leave it its shortest length."""
     bar.n = steps
     bar.ncols = shutil.get_terminal_size().columns - 1
-    values = format_line(elapsed, steps, logs)
+    total = bar.total or 0
+    taken = len(f"{bar.desc}: {total}/{total} || ") + SHORTEST_BAR
+    values = _fitting(elapsed, steps, logs, bar.ncols - taken)
     # In the layout, since tqdm would set a comma before a postfix.
-    bar.bar_format = f"{BAR_LAYOUT} {values.replace('{', '{{').replace('}', '}}')}"
+    bar.bar_format = f"{BAR_LAYOUT} {values.replace('{', '{{').replace('}', '}}')}".rstrip()
     bar.refresh()
+
+
+def _fitting(elapsed: float, steps: int, logs: Logs, columns: int) -> str:
+    """Time and values in so many columns: where these are too few, times are left out, and then the last values."""
+    time_parts, values = _time_parts(elapsed, steps), _value_parts(logs)
+    choices = [[*time_parts, *values], [*time_parts[1:], *values], values]
+    choices += [[*values[:count], "…"] for count in range(len(values) - 1, 0, -1)]
+    lines = (" - ".join(parts) for parts in choices)
+    return next((line for line in lines if len(line) <= columns), "")
 
 
 def format_line(elapsed: float, steps: int | None, logs: Logs) -> str:
     """`0.4s - 1.6ms/step - loss: 0.6142`."""
-    parts = [f"{elapsed:.1f}s"]
-    if steps:
-        parts.append(f"{_duration(elapsed / steps)}/step")
-    parts += [f"{name}: {value:.4f}" if abs(value) > 1e-3 else f"{name}: {value:.4e}" for name, value in logs.items()]
-    return " - ".join(parts)
+    return " - ".join([*_time_parts(elapsed, steps), *_value_parts(logs)])
+
+
+def _time_parts(elapsed: float, steps: int | None) -> list[str]:
+    return [f"{elapsed:.1f}s", *([f"{_duration(elapsed / steps)}/step"] if steps else [])]
+
+
+def _value_parts(logs: Logs) -> list[str]:
+    """Values with four decimals; small ones, but not 0, with an exponent."""
+    return [f"{name}: {value:{'.4e' if 0 < abs(value) <= 1e-3 else '.4f'}}" for name, value in logs.items()]
 
 
 def _duration(seconds: float) -> str:

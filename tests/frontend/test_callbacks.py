@@ -229,10 +229,39 @@ def test_a_bar_on_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> N
     for epoch, (*bars, final) in enumerate(lines, start=1):
         assert all(len(bar) < (columns or 80) for bar in bars)
         assert any(bar.startswith(f"Epoch {epoch}/2: 2/2 |") for bar in bars)
-        values = re.compile(r"\| \d+\.\ds - .*/step - loss: .* - accuracy: \d\.\d{4}$")
+        values = re.compile(r"\| .*loss: .* - accuracy: \d\.\d{4}$")
         assert columns == 40 or any(values.search(bar) for bar in bars)
         assert final.startswith(f"Epoch {epoch}/2 - ")
         assert re.search(r"s/step - loss: .* - accuracy: .* - val_loss: .* - val_accuracy: \d\.\d{4}$", final)
+
+
+LOGS = {"loss": 0.51234, "accuracy": 0.8, "top_5": 0.97}
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (120, "0.5s - 100.0ms/step - loss: 0.5123 - accuracy: 0.8000 - top_5: 0.9700"),
+        (80, "loss: 0.5123 - accuracy: 0.8000 - top_5: 0.9700"),
+        (60, "loss: 0.5123 - …"),
+        (40, ""),
+    ],
+)
+def test_a_bar_keeps_a_length_that_shows_something(columns: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    bar = gl.callbacks.open_bar("Epoch 1/10", 10)
+    gl.callbacks.update_bar(bar, 5, 0.5, LOGS)
+    line = terminal.getvalue().split("\r")[-1]
+    bar.close()
+    head, drawn, values = line.rstrip().split("|")
+    assert (head, values.strip()) == ("Epoch 1/10: 5/10 ", shown)
+    assert len(drawn) >= 8 and len(line) < columns
+
+
+def test_zero_is_written_like_its_neighbours() -> None:
+    line = gl.callbacks.format_line(1.0, None, {"val_accuracy": 0.0, "loss": 0.0002, "accuracy": 0.875})
+    assert line == "1.0s - val_accuracy: 0.0000 - loss: 2.0000e-04 - accuracy: 0.8750"
 
 
 def on_terminal(columns: int, action: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> str:
