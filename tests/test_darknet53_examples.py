@@ -109,7 +109,7 @@ class TestClassify:
 
     def test_weights_out_of_reach_are_explained(self, tmp_path: Path) -> None:
         error = classify(tmp_path, "one.png", code=1).stderr
-        assert error.startswith("error: darknet53.weights is neither in the cache nor within reach")
+        assert error.startswith("error: darknet53.weights is neither in the folder of downloads nor within reach")
         for way_out in ("https://pjreddie.com/media/files/darknet53.weights", "--weights FILE", "--demo-weights"):
             assert way_out in error
 

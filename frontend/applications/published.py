@@ -10,7 +10,7 @@ from gradloom.datasets.download import DownloadError, cache_folder, fetch
 
 
 class FileNotAvailableError(GradloomError, FileNotFoundError):
-    """A published file is neither in the cache nor within reach; the message says what to do."""
+    """A published file was neither downloaded before nor is within reach; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,19 @@ class Published:
     def get(self) -> Path:
         """Return the cached file, downloading it if it isn't there yet.
 
-        Raises FileNotAvailableError when it cannot be downloaded.
+        Raises FileNotAvailableError when it cannot be downloaded, or when another file lies in its place.
         """
+        received = self.cached.stat().st_size if self.cached.exists() else self.size
+        if received != self.size:
+            raise FileNotAvailableError(
+                f"{self.cached}: Expected the file published at {self.url}, of {self.size} bytes. "
+                f"Received: {received} bytes. Delete it, and it is downloaded anew"
+            )
         try:
             fetch(self.url, self.cached, size=self.size)
         except DownloadError as error:
             raise FileNotAvailableError(
-                f"{self.cached.name} is neither in the cache nor within reach: {error}\n"
+                f"{self.cached.name} is neither in the folder of downloads nor within reach: {error}\n"
                 f"Download {self.url} ({self.size} bytes) where that is possible, and put it at {self.cached}"
             ) from error
         return self.cached

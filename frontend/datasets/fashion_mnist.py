@@ -56,7 +56,7 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[Split, Split]
         tried.append("$GRADLOOM_DATA: not set")
     missing = _missing(cache)
     if missing:
-        tried.append(f"cache folder: {_describe(cache, missing)}")
+        tried.append(f"folder of downloads: {_describe(cache, missing)}")
         try:
             _download(cache, missing)
         except DownloadError as error:

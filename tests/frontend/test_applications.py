@@ -21,8 +21,19 @@ def _own_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cached_file_is_not_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "gradloom" / "darknet53" / "darknet53.weights"
     file.parent.mkdir(parents=True)
-    file.write_bytes(b"mine")
+    with file.open("wb") as stream:
+        stream.truncate(published.WEIGHTS.size)
     assert gl.applications.weights_file() == file
+
+
+def test_another_file_in_the_place_of_a_published_one_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "gradloom" / "darknet53" / "imagenet.shortnames.list"
+    file.parent.mkdir(parents=True)
+    file.write_text("cat\ndog\n")
+    message = r"shortnames\.list: Expected the file .* of 10473 bytes\. Received: 8 bytes\. Delete it"
+    with pytest.raises(FileNotAvailableError, match=message):
+        gl.applications.labels_file()
+    assert file.exists()
 
 
 def test_a_file_out_of_reach_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +43,7 @@ def test_a_file_out_of_reach_is_explained(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(published, "fetch", fetch)
     place = tmp_path / "gradloom" / "darknet53" / "darknet53.weights"
     with pytest.raises(
-        FileNotAvailableError, match="neither in the cache nor within reach: .*: no route to host"
+        FileNotAvailableError, match="neither in the folder of downloads nor within reach: .*: no route to host"
     ) as caught:
         gl.applications.Darknet53(weights="imagenet")
     message = str(caught.value)

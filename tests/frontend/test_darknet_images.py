@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,18 @@ class TestFiles:
         file.write_bytes(content)
         with pytest.raises(ImageError, match=r"notes\.jpg: Expected an image such as JPEG or PNG"):
             read_image(file)
+
+    def test_an_empty_file_is_called_empty(self, tmp_path: Path) -> None:
+        (tmp_path / "empty.jpg").touch()
+        with pytest.raises(ImageError, match=r"empty\.jpg: Expected an image .* Received: an empty file"):
+            read_image(tmp_path / "empty.jpg")
+
+    def test_pipes_and_folders_are_refused_without_waiting(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.png")
+        with pytest.raises(ImageError, match=r"pipe\.png: .* Received: no regular file"):
+            read_image(tmp_path / "pipe.png")
+        with pytest.raises(ImageError, match=r"Received: a folder"):
+            read_image(tmp_path)
 
     def test_a_truncated_image_is_named(self, tmp_path: Path) -> None:
         from PIL import Image

@@ -129,9 +129,12 @@ def test_a_file_of_another_size_changes_nothing(tmp_path: Path, cfg: Path, kind:
 def test_another_version_is_refused(tmp_path: Path, cfg: Path, version: tuple[int, int]) -> None:
     content = struct.pack("<iii", *version, 0) + numbered()[12:]
     (tmp_path / "in.weights").write_bytes(content)
+    received = (
+        rf"version {version[0]}\.{version[1]}" if (0, 0) <= version < (2, 0) and version[1] < 9 else "another format"
+    )
     message = (
         rf"Expected a weights file of version 0\.1 or 0\.2, .* {len(content)} bytes\. "
-        rf"Received: version {version[0]}\.{version[1]}, {len(content)} bytes"
+        rf"Received: {received}, {len(content)} bytes"
     )
     with pytest.raises(darknet.WeightsError, match=message):
         darknet.load(cfg, tmp_path / "in.weights")

@@ -80,7 +80,7 @@ def test_the_error_lists_all_that_was_tried(tmp_path: Path, cache: Path, monkeyp
     lines = str(caught.value).splitlines()
     assert f"  path: {tmp_path / 'nowhere'} is no folder" in lines
     assert f"  $GRADLOOM_DATA: {tmp_path / 'env'} lacks t10k-labels-idx1-ubyte[.gz]" in lines
-    assert f"  cache folder: {cache} is no folder" in lines
+    assert f"  folder of downloads: {cache} is no folder" in lines
     assert any(line.startswith("  download: http://127.0.0.1:9/train-images-idx3-ubyte.gz: ") for line in lines)
     assert isinstance(caught.value, FileNotFoundError)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from pathlib import Path
 
@@ -22,12 +23,17 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Decode an image file: f32[height, width, 3], red, green and blue in [0, 1].
 
     Transparency is dropped and a camera's orientation mark is not followed, both as in Darknet. Needs Pillow.
-    Raises ImageError for a file that is no image or is broken, OSError when it cannot be opened.
+    Raises ImageError for a file that is no image or is broken, a folder or a pipe; OSError when it cannot be opened.
     """
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise ImportError("Reading images needs Pillow: pip install 'gradloom[examples]'") from error
+    # Asked before it is opened: opening a pipe that nobody writes into waits for ever.
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        received = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise ImageError(f"{path}: Expected an image such as JPEG or PNG. Received: {received}")
     with Path(path).open("rb") as file:
         try:
             with warnings.catch_warnings():
@@ -37,10 +43,9 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
                         return _grey_to_rgb(np.asarray(image) >> 8)
                     pixels = np.asarray(image.convert("RGB"))
         except UnidentifiedImageError as error:
-            raise ImageError(
-                f"{path}: Expected an image such as JPEG or PNG. Received: {os.fstat(file.fileno()).st_size} bytes of "
-                "another format"
-            ) from error
+            size = os.fstat(file.fileno()).st_size
+            received = f"{size} bytes of another format" if size else "an empty file"
+            raise ImageError(f"{path}: Expected an image such as JPEG or PNG. Received: {received}") from error
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise ImageError(f"{path}: Expected an image such as JPEG or PNG. Received: {error}") from error
     return pixels.astype(np.float32) / np.float32(255)

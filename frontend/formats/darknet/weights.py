@@ -31,6 +31,8 @@ from gradloom.variables import Variable
 _VERSIONS = ((0, 1), (0, 2))
 _F32 = np.dtype("<f4")
 _VERSION_BYTES = 12
+_HIGHEST_VERSION = 99
+"""Above it, or below 0, the numbers at the begin of a file are no version: it is of another format."""
 _FILE_ORDER = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 """For vectors, kernels [inputs, outputs] and kernels [height, width, channels, filters]: their axes in a file."""
 
@@ -177,9 +179,11 @@ def _read_header(file: BinaryIO, path: Path, sizes: Sequence[int], unused: int) 
         raise _wrong_size(path, [floats + len(Header().pack())], actual)
     major, minor, revision = struct.unpack("<iii", version)
     if (major, minor) not in _VERSIONS:
+        known = 0 <= min(major, minor) and max(major, minor) <= _HIGHEST_VERSION
+        received = f"version {major}.{minor}" if known else "another format"
         raise WeightsError(
             f"{path}: Expected a weights file of version 0.1 or 0.2, for this network of "
-            f"{floats + len(Header().pack())} bytes. Received: version {major}.{minor}, {actual} bytes"
+            f"{floats + len(Header().pack())} bytes. Received: {received}, {actual} bytes"
         )
     expected = floats + len(Header(major, minor).pack())
     accepted = [expected, *([expected + _F32.itemsize * unused] if unused else [])]
