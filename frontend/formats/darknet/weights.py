@@ -179,7 +179,7 @@ def _read_header(file: BinaryIO, path: Path, sizes: Sequence[int], unused: int) 
         raise _wrong_size(path, [floats + len(Header().pack())], actual)
     major, minor, revision = struct.unpack("<iii", version)
     if (major, minor) not in _VERSIONS:
-        known = 0 <= min(major, minor) and max(major, minor) <= _HIGHEST_VERSION
+        known = min(major, minor) >= 0 and max(major, minor) <= _HIGHEST_VERSION
         received = f"version {major}.{minor}" if known else "another format"
         raise WeightsError(
             f"{path}: Expected a weights file of version 0.1 or 0.2, for this network of "
