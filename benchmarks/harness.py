@@ -6,6 +6,7 @@ answered by one JSON line. While one runs, the others are stopped (SIGSTOP), so 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "out" / "bench"
 CAN_STOP = hasattr(signal, "SIGSTOP")
 
 
@@ -135,6 +137,22 @@ def affinity() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def thread_environment(threads: int | None = None) -> dict[str, str]:
+    """The environment in which every framework uses `threads` threads: by default one on each processor there is."""
+    count = str(threads or len(affinity()))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GRADLOOM_NUM_THREADS")
+    return dict.fromkeys(names, count)
+
+
+def parser(description: str | None, name: str, rounds: int = 5) -> argparse.ArgumentParser:
+    """The options that all benchmarks have; results go to `out/bench/NAME.json` unless told otherwise."""
+    given = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    given.add_argument("--rounds", type=int, default=rounds, help="timed rounds of each (default: %(default)s)")
+    given.add_argument("--quick", action="store_true", help="less work, and rougher figures")
+    given.add_argument("--out", type=Path, default=OUT / f"{name}.json", help="default: %(default)s")
+    return given
 
 
 def machine() -> dict[str, Any]:

@@ -12,89 +12,62 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, Worker, WorkerError, alternate, machine, spread, table, write_json
+from aims import Aim, written
+from contest import AVX2, Entry, disturbance, ready
+from harness import alternate, machine, parser, spread, table, write_json
 from mlp_case import Case, save_data
-from mlp_worker import FRAMEWORKS, thread_environment
+from mlp_worker import FRAMEWORKS
 
 EXACTNESS = 1e-3
 """The largest accepted deviation from float64 training: measured are 1e-6 (batch 128) to 1e-4 (batch 1)."""
 
-QUIET = 0.2
-"""Processors that others may keep busy: with more, thread pools that spin lose many times their fair share."""
+LEADS = {1: 2.0, 32: 2.2, 128: 1.8}
+"""How many times faster than JAX's `lax.scan` the project wants to be, by batch size."""
 
 AGREEMENT = 0.05
 """How far the frameworks' losses after shuffled training may lie from their median, relatively."""
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", default=",".join(FRAMEWORKS), help="comma-separated, from: %(default)s")
-    parser.add_argument("--batch", default="1,32,128", help="comma-separated batch sizes (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed fits of each framework (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=60_000, help="samples in an epoch (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="8,192 samples")
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench" / "mlp.json", help="default: %(default)s")
-    options = parser.parse_args(argv)
+    given = parser(__doc__, "mlp")
+    given.add_argument("--peers", default=",".join(FRAMEWORKS), help="comma-separated, from: %(default)s")
+    given.add_argument("--batch", default="1,32,128", help="comma-separated batch sizes (default: %(default)s)")
+    given.add_argument("--samples", type=int, default=60_000, help="samples in an epoch (default: %(default)s)")
+    given.add_argument("--avx2", action="store_true", help="hold all to AVX2; results get a name of their own")
+    options = given.parse_args(argv)
+    if options.avx2:
+        options.out = options.out.with_stem(f"{options.out.stem}-avx2")
     options.peers = options.peers.split(",")
     unknown = [peer for peer in options.peers if peer not in FRAMEWORKS]
     if unknown:
-        parser.error(f"unknown peers {', '.join(unknown)}; known are {', '.join(FRAMEWORKS)}")
+        given.error(f"unknown peers {', '.join(unknown)}; known are {', '.join(FRAMEWORKS)}")
     options.batch = [int(size) for size in options.batch.split(",")]
     if options.quick:
         options.samples = min(options.samples, 8192)
     return options
 
 
-@dataclass
-class Field:
-    """Who takes part: the workers that are ready, and why others are not installed or failed."""
-
-    workers: list[Worker] = field(default_factory=list)
-    absent: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-
-
-def start_workers(started: Field, peers: Sequence[str], case: Case, folder: Path) -> None:
-    """Start a process for each framework; it takes part when it trains to the right weights."""
-    script = str(Path(__file__).with_name("mlp_worker.py"))
-    for peer in peers:
-        command = [script, peer, json.dumps(asdict(case)), str(folder)]
-        try:
-            worker = Worker(peer, command, thread_environment())
-        except WorkerError as error:
-            started.failed[peer] = str(error)
-            continue
-        if "missing" in worker.ready:
-            worker.close()
-            started.absent[peer] = worker.ready["missing"]
-        elif not worker.ready["deviation"] < EXACTNESS:  # also when it is NaN
-            worker.close()
-            started.failed[peer] = f"deviates by {worker.ready['deviation']:.2g} from float64 training"
-        else:
-            started.workers.append(worker)
-
-
-def measure(peers: Sequence[str], case: Case, rounds: int) -> dict[str, Any]:
+def measure(
+    peers: Sequence[str], case: Case, rounds: int, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Time `rounds` fits of every framework: `{"microseconds": {name: […]}, "losses": …, "absent": …, …}`."""
+    script = str(Path(__file__).with_name("mlp_worker.py"))
     with tempfile.TemporaryDirectory() as folder:
         save_data(case, Path(folder))
-        started = Field()
-        try:
-            start_workers(started, peers, case, Path(folder))
+        given = json.dumps(asdict(case))
+        entries = [Entry(peer, [script, peer, given, folder], environment or {}) for peer in peers]
+        with ready(entries, EXACTNESS) as started:
             answers = alternate(started.workers, rounds)
-        finally:
-            for worker in started.workers:
-                worker.close()
     per_sample = 1e6 / (case.samples * case.epochs)
     return {
         "case": asdict(case),
         "microseconds": {name: [a["seconds"] * per_sample for a in given] for name, given in answers.items()},
-        "foreign_cores": {name: [a["foreign_cores"] for a in given] for name, given in answers.items()},
+        "answers": answers,
         "losses": {name: [a["loss"] for a in given] for name, given in answers.items()},
         "deviations": {worker.name: worker.ready["deviation"] for worker in started.workers},
         "versions": {key: value for worker in started.workers for key, value in worker.ready["versions"].items()},
@@ -113,11 +86,16 @@ def disagreement(result: dict[str, Any]) -> str:
     return f"losses differ from the median {middle:.4f}: {', '.join(apart)}" if apart else ""
 
 
-def disturbance(result: dict[str, Any]) -> str:
-    """Say so if other processes kept the machine busy during half of the rounds or more, else ""."""
-    known = [cores for given in result["foreign_cores"].values() for cores in given if cores is not None]
-    taken = statistics.median(known) if known else 0.0
-    return f"other processes kept {taken:.1f} processors busy: repeat this on a quiet machine" if taken > QUIET else ""
+def aims(result: dict[str, Any], held: bool) -> list[Aim]:
+    """How far ahead Gradloom must be at this batch size: of JAX, or, held to AVX2, of NumPy and PyTorch."""
+    batch = result["case"]["batch"]
+    middle = {name: statistics.median(given) for name, given in result["microseconds"].items()}
+    rivals = ("numpy", "torch") if held else ("jax-scan",)
+    others = [middle[name] for name in rivals if name in middle]
+    lead = min(others) / middle["gradloom"] if others and "gradloom" in middle else None
+    if held:
+        return [Aim(f"MLP training on AVX2, batch {batch}", 1.0, "× the faster of NumPy and PyTorch", lead)]
+    return [Aim(f"MLP training, batch {batch}", LEADS[batch], "× JAX `lax.scan`", lead)] if batch in LEADS else []
 
 
 def report(result: dict[str, Any]) -> str:
@@ -138,20 +116,20 @@ def report(result: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments(argv)
-    results, faults = [], []
+    results, faults, reached = [], [], []
     for batch in options.batch:
-        result = measure(options.peers, Case(samples=options.samples, batch=batch), options.rounds)
+        case = Case(samples=options.samples, batch=batch)
+        result = measure(options.peers, case, options.rounds, AVX2 if options.avx2 else None)
         results.append(result)
+        reached += aims(result, options.avx2)
         print(report(result), flush=True)
-        noise = disturbance(result)
-        if noise:
+        if noise := disturbance(result["answers"]):
             print(f"warning: {noise}", flush=True)
         print()
-        fault = disagreement(result)
-        if fault:
+        if fault := disagreement(result):
             faults.append(f"batch {batch}: {fault}")
         faults += [f"batch {batch}: {name} failed: {why}" for name, why in result["failed"].items()]
-    write_json(options.out, {"machine": machine(), "rounds": options.rounds, "results": results})
+    write_json(options.out, {"machine": machine(), "results": results, "aims": written(reached)})
     print(f"all rounds: {options.out}")
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import affinity, private_channel, serve
+from harness import private_channel, serve
 from mlp_case import Case, Peer, initial_weights, load_data, train_exactly
 
 FRAMEWORKS: dict[str, tuple[str, str]] = {
@@ -29,13 +29,6 @@ FRAMEWORKS: dict[str, tuple[str, str]] = {
 
 CHECKED_SAMPLES = 1000
 """Trained on without shuffling, to compare with float64: there is a partial batch at 32 and at 128."""
-
-
-def thread_environment() -> dict[str, str]:
-    """The environment in which every framework uses as many threads as this process may run on, and no more."""
-    count = str(len(affinity()))
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GRADLOOM_NUM_THREADS")
-    return dict.fromkeys(names, count)
 
 
 def deviation(peer: Peer, case: Case, images: np.ndarray, labels: np.ndarray) -> float:

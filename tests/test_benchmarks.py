@@ -70,13 +70,15 @@ def test_missing_frameworks_are_skipped_with_a_word(module: Module, monkeypatch:
     mlp = module("mlp")
 
     class Absent:
+        name = "torch"
+
         def __init__(self, *arguments: object) -> None:
             self.ready = {"missing": "No module named 'torch'"}
 
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(mlp, "Worker", Absent)
+    monkeypatch.setattr(module("contest"), "Worker", Absent)
     result = mlp.measure(["torch"], module("mlp_case").Case(samples=64, batch=32), 1)
     assert result["absent"] == {"torch": "No module named 'torch'"}
     assert "absent" in mlp.report(result) and "No module named 'torch'" in mlp.report(result)
@@ -106,11 +108,15 @@ def test_losses_that_lie_apart_are_named(module: Module) -> None:
     assert "numpy nan" in module("mlp").disagreement({"losses": {"gradloom": [0.5], "numpy": [np.nan], "jax": [0.5]}})
 
 
+def answers(*foreign_cores: float | None) -> list[dict[str, float | None]]:
+    return [{"seconds": 1.0, "foreign_cores": cores} for cores in foreign_cores]
+
+
 def test_a_busy_machine_is_told(module: Module) -> None:
-    disturbance = module("mlp").disturbance
-    assert "1.1 processors" in disturbance({"foreign_cores": {"numpy": [1.0, 1.2], "jax": [1.1]}})
-    assert disturbance({"foreign_cores": {"numpy": [0.01, 1.2], "jax": [0.0]}}) == ""
-    assert disturbance({"foreign_cores": {"numpy": [None]}}) == ""
+    disturbance = module("contest").disturbance
+    assert "1.1 processors" in disturbance({"numpy": answers(1.0, 1.2), "jax": answers(1.1)})
+    assert disturbance({"numpy": answers(0.01, 1.2), "jax": answers(0.0)}) == ""
+    assert disturbance({"numpy": answers(None)}) == ""
 
 
 def test_workers_answer_in_turn_and_end(module: Module, tmp_path: Path) -> None:
