@@ -32,11 +32,8 @@ check: $(VENV)/test.stamp ## Check format, lint and, on the installed package, s
 	$(RUN) -m pip install --quiet --no-build-isolation --no-deps --target $(TYPED) .
 	MYPYPATH=$(TYPED) $(RUN) -m mypy -p gradloom
 
-bench: $(VENV)/bench.stamp ## Measure the machine, start-up, Darknet53 and MLP training beside other frameworks
-	$(RUN) benchmarks/machine.py
-	$(RUN) benchmarks/startup.py
-	$(RUN) benchmarks/darknet53.py
-	$(RUN) benchmarks/mlp.py $(ARGS)
+bench: $(VENV)/bench.stamp ## Measure everything beside other frameworks, into out/bench (ARGS="--quick", ARGS=darknet53)
+	$(RUN) benchmarks/bench.py $(ARGS)
 
 docs: $(VENV)/test.stamp $(VENV)/examples.stamp ## Run the code of the documentation
 	$(RUN) -m pytest tests/docs $(ARGS)

@@ -121,8 +121,17 @@ def report(result: Result, unit: str = "ms", scale: float = 1e3) -> str:
         times = [answer["seconds"] for answer in result["answers"][name]]
         ratio = f"{statistics.median(times) / first:.2f}×" if first else ""
         told = result["ready"][name]
-        peak = max(answer.get("peak_mb", 0.0) for answer in result["answers"][name])
-        rows.append([name, spread([time * scale for time in times]), ratio, f"{told['first']:.1f}", f"{peak:.0f}"])
+        peaks = [answer["peak_mb"] for answer in result["answers"][name] if "peak_mb" in answer]
+        peak = f"{max(peaks):.0f}" if peaks else ""
+        rows.append(
+            [
+                name,
+                spread([time * scale for time in times]),
+                ratio,
+                f"{told['first']:.1f}" if "first" in told else "",
+                peak,
+            ]
+        )
         if told.get("arithmetic"):
             rows[-1][0] += f" ({told['arithmetic']})"
     reasons = {**result["absent"], **result["failed"]}

@@ -6,11 +6,9 @@ its other kernels work: fma on registers alone, and a sum over a tensor much lar
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -25,7 +23,7 @@ from gradloom.compiler.program import Argument, Call, Pointer, Program
 from gradloom.compiler.types import F32, TensorType
 from gradloom.runtime.executable import Executable
 from gradloom.runtime.threads import get_num_threads, set_num_threads
-from harness import ROOT, machine, spread, table, write_json
+from harness import machine, parser, spread, table, write_json
 
 BLOCKS = 16
 """Parts that the threads share."""
@@ -115,14 +113,12 @@ def measure(rounds: int, turns: int, megabytes: int) -> dict[str, list[float]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print a table, and write every round to `out/bench/machine.json`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="timed calls for each figure (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=2_000_000, help="length of an fma chain (default: %(default)s)")
-    parser.add_argument("--megabytes", type=int, default=512, help="size of the tensor read (default: %(default)s)")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "out" / "bench" / "machine.json", help="default: %(default)s"
-    )
-    options = parser.parse_args(argv)
+    given = parser(__doc__, "machine", rounds=15)
+    given.add_argument("--turns", type=int, default=2_000_000, help="length of an fma chain (default: %(default)s)")
+    given.add_argument("--megabytes", type=int, default=512, help="size of the tensor read (default: %(default)s)")
+    options = given.parse_args(argv)
+    if options.quick:
+        options.rounds, options.turns = min(options.rounds, 5), min(options.turns, 200_000)
     figures = measure(options.rounds, options.turns, options.megabytes)
     print(table(["roof", "median (range)"], [[name, spread(values)] for name, values in figures.items()]))
     write_json(options.out, {"machine": machine(), "figures": figures})
