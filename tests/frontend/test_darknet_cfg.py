@@ -32,6 +32,8 @@ def plan_of(tmp_path: Path, text: str) -> list[Map]:
         ("[net]\nheight=0\nwidth=8\nchannels=3\n", 2, "Expected height as an integer ≥ 1. Received: height=0"),
         ("[net]\nheight=8\nheigth=8\n", 3, "Unknown key. Did you mean 'height'"),
         ("[net]\nheight=8\nwidth=8\nchannels=3\ninputs=9\n[avgpool]", 5, "of height, width and channels, 192"),
+        (NET.replace("=8", "=50000"), 1, "at most 2147483647 numbers. Received: one of 50000×50000×4"),
+        (NET + "[upsample]\nstride=9999\n", 5, "at most 2147483647 numbers. Received: one of 79992×79992×4"),
         (NET, 1, "Expected layers after it. Received: none that computes anything"),
         (NET + "[cost]\n", 1, "none that computes anything"),
         (NET + "[convolutionel]\n", 5, "Unknown section. Did you mean 'convolutional'"),

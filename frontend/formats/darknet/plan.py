@@ -11,7 +11,7 @@ from gradloom.formats.darknet.closing import Cost, Dropping, Softmax
 from gradloom.formats.darknet.joining import Residual, Routing
 from gradloom.formats.darknet.normalizing import LocalNormalizing
 from gradloom.formats.darknet.spatial import Avgpool, Cropping, Maxpool, Upsampling
-from gradloom.formats.darknet.step import COMMON_KEYS, Before, Map, Step
+from gradloom.formats.darknet.step import COMMON_KEYS, MAX_MAP, Before, Map, Step
 from gradloom.formats.darknet.weighted import Convolutional, FullyConnected
 from gradloom.lookup import unknown_name
 
@@ -92,7 +92,7 @@ def _source(net: Section) -> Map:
             f"Received: inputs={net.integer('inputs')}",
             "inputs",
         )
-    return source
+    return _countable(source, net)
 
 
 def _step(section: Section, before: Before) -> Step:
@@ -103,4 +103,13 @@ def _step(section: Section, before: Before) -> Step:
     section.check_keys(step.keys | COMMON_KEYS)
     for key in ("dontload", "dontsave", "dontloadscales"):
         section.refuse_unless(key, "A layer whose weights a file holds in part")
-    return step.parse(section, before)
+    parsed = step.parse(section, before)
+    _countable(parsed.output, section)
+    return parsed
+
+
+def _countable(result: Map, section: Section) -> Map:
+    """The map; raise `CfgError` if Darknet could not count its numbers."""
+    if result.size > MAX_MAP:
+        raise section.error(f"Expected a map of at most {MAX_MAP} numbers. Received: one of {result}")
+    return result

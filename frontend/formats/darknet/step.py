@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 from gradloom.formats.darknet.cfg import Section
 from gradloom.layers import Layer
 
-MAX_WEIGHTS = 2**31 - 1
-"""Darknet counts the weights of a layer in a C int."""
+MAX_WEIGHTS = MAX_MAP = 2**31 - 1
+"""Darknet counts the weights of a layer, and the numbers of its map, in a C int."""
 
 COMMON_KEYS = frozenset(
     {
