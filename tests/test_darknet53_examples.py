@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+import shlex
 import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +69,18 @@ def train(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedP
     return run(folder, str(EXAMPLES / "train.py"), *arguments, code=code)
 
 
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Imports a module of the examples."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    names = [file.stem for file in EXAMPLES.glob("*.py")]
+    for name in names:  # The other example has modules of the same names, too.
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
+
+
 def save_images(folder: Path, names: list[str], seed: int = 0) -> None:
     from PIL import Image
 
@@ -102,6 +118,28 @@ class TestClassify:
         done = classify(tmp_path, "one.png", "--cfg", "net.cfg", "--weights", "net.weights")
         assert re.search(r"^  \d+\.\d\d%  class [0-6]$", done.stdout, re.MULTILINE)
 
+    def test_compiling_and_time_are_told_beside_the_result(self, tmp_path: Path) -> None:
+        done = classify(tmp_path, "one.png", "--cfg", "net.cfg", "--demo-weights")
+        assert re.fullmatch(
+            r"compiling net for 16×16 images …\nready in \d+\.\d s; \d+\.\d ms an image\n\n", done.stderr
+        )
+
+    def test_images_that_are_none_do_not_keep_others_from_being_classified(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.png")
+        (tmp_path / "empty.jpg").touch()
+        bad = ["none.jpg", "pipe.png", "empty.jpg", "."]
+        own = "--cfg", "net.cfg", "--weights", "net.weights"
+        done = classify(tmp_path, bad[0], "one.png", *bad[1:], "two.jpg", *own, "--plot", "guesses.svg", code=1)
+        assert [line for line in done.stdout.splitlines() if line.endswith(":")] == ["one.png:", "two.jpg:"]
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
+        assert errors == [
+            "error: none.jpg: No such file or directory",
+            "error: pipe.png: Expected an image such as JPEG or PNG. Received: no regular file",
+            "error: empty.jpg: Expected an image such as JPEG or PNG. Received: an empty file",
+            "error: .: Expected an image such as JPEG or PNG. Received: a folder",
+        ]
+        assert (tmp_path / "guesses.svg").exists()
+
     def test_random_weights_are_announced(self, tmp_path: Path) -> None:
         first, second = (classify(tmp_path, "one.png", "--cfg", "net.cfg", "--demo-weights") for _ in range(2))
         assert "RANDOM numbers" in first.stdout.split("one.png:")[0]
@@ -120,7 +158,10 @@ class TestClassify:
                 ["names.txt", "--demo-weights"],
                 r"error: names\.txt: Expected an image such as JPEG or PNG\. Received: 28 b",
             ),
-            (["none.jpg", "--demo-weights"], r"error: .*none\.jpg"),
+            (["none.jpg", "--demo-weights"], r"error: none\.jpg: No such file or directory"),
+            (["one.png", "--demo-weights", "--labels", "one.png"], r"error: one\.png: Expected a text file with the n"),
+            (["one.png", "--demo-weights", "--labels", "none.txt"], r"error: none\.txt: No such file or directory"),
+            (["one.png", "--weights", "two.jpg"], r"error: two\.jpg: .* Received: another format, \d+ bytes"),
             (
                 ["one.png", "--weights", "net.weights"],
                 r"error: net\.weights: .* Expected: 166582580 bytes\. Received: ",
@@ -128,8 +169,22 @@ class TestClassify:
             (["one.png", "--cfg", "one.png", "--demo-weights"], r"error: one\.png:1: Expected \[net\]"),
         ],
     )
-    def test_a_wrong_file_ends_with_one_line(self, tmp_path: Path, arguments: list[str], message: str) -> None:
-        error = classify(tmp_path, *arguments, code=1).stderr
+    def test_a_wrong_file_ends_with_one_line(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        modules: Callable[[str], Any],
+        arguments: list[str],
+        message: str,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        main = modules("classify").main
+        with pytest.raises(SystemExit) as ended:
+            modules("command_line").run(lambda: main(arguments))
+        # A text as exit code is what Python itself prints, before it exits with 1.
+        text = "" if ended.value.code == 1 else f"{ended.value.code}\n"
+        error = capsys.readouterr().err + text
         assert re.match(message, error), error
         assert error.count("\n") == 1
 
@@ -139,8 +194,43 @@ class TestClassify:
         error = classify(tmp_path, "one.png", *own, code=1).stderr
         assert error == "error: names.txt: Expected 7 names, one for each class. Received: 2\n"
 
-    def test_another_network_needs_its_weights(self, tmp_path: Path) -> None:
-        assert "--cfg needs --weights FILE" in classify(tmp_path, "one.png", "--cfg", "net.cfg", code=2).stderr
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--cfg", "net.cfg"], "--cfg needs --weights FILE"),
+            (["--cfg", "net.cfg", "--demo-weights", "--size", "16"], "Expected --size or --cfg. Received: both"),
+            (["--size", "0"], "argument --size: Expected a number from 1 on. Received: 0"),
+            (
+                ["--plot", "x.txt"],
+                "argument --plot: Expected a file name ending in .pdf, .png, .svg. Received: 'x.txt'",
+            ),
+            (["--plot", "x"], "argument --plot: Expected a file name ending in .pdf, .png, .svg. Received: 'x'"),
+            (["--plot", ""], "argument --plot: Expected a file name ending in .pdf, .png, .svg. Received: ''"),
+            (["--plot", "dir.png"], "argument --plot: Expected a file name. Received: 'dir.png', a folder"),
+            (["--plot", "one.png/x.png"], "argument --plot: Expected a folder. Received: 'one.png', a file"),
+        ],
+    )
+    def test_a_wrong_option_is_explained_before_any_work(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        modules: Callable[[str], Any],
+        arguments: list[str],
+        message: str,
+    ) -> None:
+        (tmp_path / "dir.png").mkdir()
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit, match="2"):
+            modules("classify").parse_arguments(["one.png", *arguments])
+        assert message in capsys.readouterr().err
+
+    def test_a_wrong_file_among_the_downloads_is_to_be_deleted(self, tmp_path: Path) -> None:
+        file = tmp_path / "cache" / "gradloom" / "darknet53" / "darknet53.weights"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"broken")
+        error = classify(tmp_path, "one.png", code=1).stderr
+        assert re.match(r"error: .*darknet53\.weights: .* Received: 6 bytes\. Delete it", error)
 
 
 SMALL = ["--network", "small", "--size", "16", "--batch-size", "16", "--out", "out"]
@@ -155,7 +245,7 @@ class TestTrain:
         assert sorted(figures) == ["accuracy", "top_5", "val_accuracy", "val_top_5"]
         assert float(figures["val_top_5"]) > 0.85
         assert float(figures["accuracy"]) > 0.4, "six classes, guessed: 0.17"
-        left = ["checkpoint.npz", "classes.txt", "network.weights", "training_curve.png"]
+        left = ["checkpoint.npz", "classes.txt", "network.cfg", "network.weights", "training_curve.png"]
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == left
         assert (tmp_path / "out" / "classes.txt").read_text().split() == [
             "bar", "cross", "disc", "ring", "square", "triangle",
@@ -163,6 +253,22 @@ class TestTrain:
         stages = ((32, 1), (64, 1), (128, 1))
         network = gl.applications.Darknet(stages, 16, input_shape=(16, 16, 3), classes=6)
         darknet.load_weights(network, tmp_path / "out" / "network.weights")
+
+        # The cfg file describes the same network: the command that was printed classifies with it.
+        x = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+        read = darknet.load(tmp_path / "out" / "network.cfg", tmp_path / "out" / "network.weights")
+        np.testing.assert_allclose(read.predict(x), network.predict(x), rtol=1e-4, atol=1e-6)
+        (command,) = re.findall(r"^To classify: python (.*) IMAGE…$", done.stdout, re.MULTILINE)
+        save_images(tmp_path, ["one.png"])
+        guesses = run(tmp_path, *shlex.split(command), "one.png").stdout
+        assert re.match(r"one\.png:\n  [ \d]\d\.\d\d%  (bar|cross|disc|ring|square|triangle)\n", guesses)
+
+        again = train(tmp_path, "--synthetic", "360", *SMALL, code=1).stderr
+        assert again.startswith("error: out/checkpoint.npz is there already: --resume goes on from it, --overwrite ")
+        further = [*SMALL[:-1], "more", "--weights", "out/network.weights", "--epochs", "1"]
+        done = train(tmp_path, "--synthetic", "360", *further)
+        (reached,) = re.findall(r"^accuracy: (\S+),", done.stdout, re.MULTILINE)
+        assert float(reached) > 0.4, "it began with what was learned"
 
     def test_a_resumed_training_is_one_that_never_stopped(self, tmp_path: Path) -> None:
         options = ["--synthetic", "40", *SMALL[:-2], "--epochs", "3"]
@@ -187,13 +293,41 @@ train.main({[*options, "--out", "parts"]!r})
         whole, parts = ((tmp_path / name / "network.weights").read_bytes() for name in ("whole", "parts"))
         assert whole == parts
 
+    def test_ctrl_c_says_how_to_go_on(self, tmp_path: Path) -> None:
+        # The second call of `fit` is broken off, as a signal within it would.
+        interrupted = f"""
+import sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+import command_line, train, gradloom as gl
+fit, calls = gl.Model.fit, []
+def interrupted(*arguments, **options):
+    calls.append(1)
+    if len(calls) == LAST:
+        raise KeyboardInterrupt
+    return fit(*arguments, **options)
+gl.Model.fit = interrupted
+command_line.run(lambda: train.main({["--synthetic", "24", *SMALL, "--epochs", "2", "--overwrite"]!r}))
+"""
+        first, second = (run(tmp_path, "-c", interrupted.replace("LAST", last), code=130).stderr for last in "12")
+        assert first == "\ninterrupted before the end of the first epoch: there is nothing to resume from\n"
+        assert second == "\ninterrupted; the same command with --resume goes on from out/checkpoint.npz\n"
+
+    def test_a_training_that_diverges_stops(self, tmp_path: Path) -> None:
+        options = ["--synthetic", "24", *SMALL, "--epochs", "3", "--learning-rate", "1e30"]
+        error = train(tmp_path, *options, code=1).stderr
+        assert re.match(r"error: epoch \d: Expected a finite loss\. Received: (nan|inf)\. Training diverged", error)
+        assert not (tmp_path / "out" / "network.weights").exists()
+
     def test_a_folder_of_images_by_class(self, tmp_path: Path) -> None:
         for seed, name in enumerate(("cats", "dogs")):
             save_images(tmp_path / "photos" / name, [f"{n}.png" for n in range(6)], seed)
-        (tmp_path / "photos" / "cats" / "notes.txt").write_text("no image, and not taken for one")
+        for name in ("notes.txt", ".hidden.png", "._0.jpg"):
+            (tmp_path / "photos" / "cats" / name).write_text("no image, and not taken for one")
+        (tmp_path / "photos" / "cats" / "more.png").mkdir()
         done = train(tmp_path, "photos", *SMALL, "--epochs", "1", "--validation-split", "0.25")
         assert done.stdout.startswith("9 training images, 3 validation images, 2 classes\n")
         assert (tmp_path / "out" / "classes.txt").read_text() == "cats\ndogs\n"
+        assert "top_5" not in done.stdout, "of two classes the right one is always among five"
 
     def test_bad_folders_end_with_one_line(self, tmp_path: Path) -> None:
         def error(*arguments: str) -> str:
@@ -217,7 +351,7 @@ train.main({[*options, "--out", "parts"]!r})
         assert missing == "error: Expected a checkpoint to resume from. Received: no file out/checkpoint.npz\n"
         train(tmp_path, *options, "--epochs", "1")
         other = train(tmp_path, *options, "--epochs", "2", "--resume", code=1).stderr
-        assert "Expected a checkpoint with the same settings. Received: epochs: 1 there, 2 now" in other
+        assert "Expected a checkpoint with the same settings. Received: epochs: 1 there, 2 now. The learning r" in other
         (tmp_path / "out" / "checkpoint.npz").write_bytes(b"PK\x03\x04 broken")
         broken = train(tmp_path, *options, "--epochs", "1", "--resume", code=1).stderr
         assert broken.startswith("error: out/checkpoint.npz: Expected a checkpoint of this training.")
@@ -227,9 +361,66 @@ train.main({[*options, "--out", "parts"]!r})
         [
             ([], "Expected a folder of images or --synthetic, one of them"),
             (["photos", "--synthetic"], "Expected a folder of images or --synthetic, one of them"),
-            (["photos", "--epochs", "0"], "argument --epochs: Expected a number above 0. Received: 0"),
+            (["photos", "--epochs", "0"], "argument --epochs: Expected a number from 1 on. Received: 0"),
             (["photos", "--validation-split", "1"], "argument --validation-split: Expected a share in [0, 1)"),
+            (["photos", "--seed", "-1"], "argument --seed: Expected a number from 0 to 4294967295. Received: -1"),
+            (["photos", "--momentum", "2"], "argument --momentum: Expected a share in [0, 1). Received: 2"),
+            (["photos", "--weight-decay", "-1"], "argument --weight-decay: Expected a number from 0 on. Received: -1"),
+            (["photos", "--out", "file/out"], "argument --out: Expected a folder. Received: 'file', a file"),
+            (["photos", "--out", ""], "argument --out: Expected a folder. Received: ''"),
+            (["photos", "--resume", "--weights", "w"], "Expected --resume or --weights. Received: both"),
         ],
     )
-    def test_a_wrong_option_is_explained(self, tmp_path: Path, arguments: list[str], message: str) -> None:
-        assert message in train(tmp_path, *arguments, code=2).stderr
+    def test_a_wrong_option_is_explained(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        modules: Callable[[str], Any],
+        arguments: list[str],
+        message: str,
+    ) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit, match="2"):
+            modules("train").parse_arguments(arguments)
+        assert message in capsys.readouterr().err
+
+
+class TestPictures:
+    @pytest.fixture
+    def pictures(self, modules: Callable[[str], Any]) -> Any:
+        return modules("pictures")
+
+    @pytest.fixture
+    def figures(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """The figures that were saved."""
+        from matplotlib.figure import Figure
+
+        saved: list[Any] = []
+        monkeypatch.setattr(
+            Figure, "savefig", lambda figure, file: (figure.draw_without_rendering(), saved.append(figure))
+        )
+        return saved
+
+    def test_the_curve_of_one_epoch_has_one_tick_and_shares_end_at_one(self, pictures: Any, figures: list[Any]) -> None:
+        pictures.draw_history([{"loss": 1.5, "accuracy": 1.0, "val_loss": 2.5, "val_accuracy": 0.99}], Path("x.png"))
+        loss, accuracy = figures[0].axes
+        assert [tick for tick in loss.get_xticks() if 0.7 <= tick <= 1.3] == [1]
+        assert accuracy.get_ylim()[1] == 1
+        (legend,) = figures[0].legends
+        below = legend.get_window_extent().y1
+        assert all(below <= axes.get_tightbbox().y0 + 1 for axes in figures[0].axes), "the legend covers nothing"
+
+    def test_guesses_have_names_and_one_scale(
+        self, pictures: Any, figures: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pictures, "MOST_GUESSES", 2)
+        images = [np.full((8, 8, 3), 0.5, np.float32)] * 3
+        guesses = [[("ant", share), ("bee", 0.05)] for share in (0.1, 0.8, 0.9)]
+        shown = pictures.draw_guesses(["0.png", "1.png", "2.png"], images, guesses, "", Path("x.png"))
+        assert shown == 2 and len(figures[0].axes) == 4
+        left, right = figures[0].axes[::2], figures[0].axes[1::2]
+        assert [axes.get_title() for axes in left] == ["0.png", "1.png"]
+        assert all(axes.get_xlim() == (0, pytest.approx(0.944)) for axes in right)
+        assert "40%" in [label.get_text() for label in right[0].get_xticklabels()]

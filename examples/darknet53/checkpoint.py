@@ -33,16 +33,17 @@ def save(file: Path, model: gl.Model, settings: Mapping[str, Any], history: Sequ
         part.unlink(missing_ok=True)
 
 
-def restore(file: Path, model: gl.Model, settings: Mapping[str, Any]) -> Epochs:
+def restore(file: Path, model: gl.Model, settings: Mapping[str, Any], reasons: Mapping[str, str]) -> Epochs:
     """Give the model the state in `file`; return the figures of the epochs that led there.
 
+    reasons: why a setting must be the same, where that does not go without saying.
     Raises GradloomError when there is none, or it belongs to a training with other settings.
     """
     try:
         # Opened here, since np.load leaves a file open that it cannot read.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             note = json.loads(str(stored["note"]))
-            _check_settings(file, note["settings"], settings)
+            _check_settings(file, note["settings"], settings, reasons)
             pairs = [
                 *((variable, stored[f"weight_{n}"]) for n, variable in enumerate(model.weights)),
                 *((variable, stored[f"optimizer_{n}"]) for n, variable in enumerate(_optimizer_state(model))),
@@ -64,8 +65,11 @@ def _optimizer_state(model: gl.Model) -> list[gl.Variable]:
     return list(optimizer.variables)
 
 
-def _check_settings(file: Path, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def _check_settings(
+    file: Path, stored: Mapping[str, Any], expected: Mapping[str, Any], reasons: Mapping[str, str]
+) -> None:
     differing = [key for key in expected if stored.get(key) != expected[key]]
     if differing:
         listed = "; ".join(f"{key}: {stored.get(key)} there, {expected[key]} now" for key in differing)
-        raise GradloomError(f"{file}: Expected a checkpoint with the same settings. Received: {listed}")
+        why = "".join(f". {reasons[key]}" for key in differing if key in reasons)
+        raise GradloomError(f"{file}: Expected a checkpoint with the same settings. Received: {listed}{why}")

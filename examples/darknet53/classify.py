@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+import command_line
 import gradloom as gl
 from gradloom.applications.published import FileNotAvailableError
 from gradloom.compiler.errors import GradloomError
@@ -29,55 +30,106 @@ RESIDUAL_SCALE = 0.3
 """Of the last normalization in each residual block of random weights: 23 blocks of scale 1 would double 23 times."""
 
 BEST = 5
+DEFAULT_SIZE = 256
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description="Print the five classes that Darknet53 finds most likely for each image.",
-        epilog="Images of any size are resized as Darknet does it: they keep their proportions, on a grey canvas.",
+        epilog="Images of any size are resized as Darknet does it: they keep their proportions, on a grey canvas. "
+        "The exit code is 1 if one of the files is no image; the others are classified.",
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="JPEG, PNG or what else Pillow decodes")
-    parser.add_argument("--cfg", type=Path, metavar="FILE", help="another network, as a Darknet cfg file")
+    parser.add_argument("--cfg", type=Path, metavar="FILE", help="another network, as a Darknet cfg file, for example "
+                        "the network.cfg that train.py leaves")  # fmt: skip
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--weights", type=Path, metavar="FILE", help="a Darknet weights file of the network; by "
-                        "default the published one of Darknet53, from the cache or downloaded (167 MB)")  # fmt: skip
+                        "default the published one of Darknet53, downloaded once (167 MB)")  # fmt: skip
     source.add_argument("--demo-weights", action="store_true", help="random weights, always the same")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes, a line each; by default "
-                        "ImageNet's, from the cache or downloaded, or else numbers")  # fmt: skip
-    parser.add_argument(
-        "--size", type=int, default=256, help="height and width that Darknet53 is given; 256 by default"
-    )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the images with their bars, as PNG, PDF or SVG")
-    parser.add_argument("--threads", type=int, help="by default all that the machine gives")
+                        "ImageNet's, downloaded once, or else numbers")  # fmt: skip
+    parser.add_argument("--size", type=command_line.integer(1), help="height and width that Darknet53 is given; "
+                        f"{DEFAULT_SIZE} by default. A cfg file says its own")  # fmt: skip
+    parser.add_argument("--plot", type=command_line.picture, metavar="FILE", help="draw the images, as the network "
+                        "gets them, with bars of their best classes, as PNG, PDF or SVG")  # fmt: skip
+    parser.add_argument("--threads", type=command_line.integer(1), help="by default all that the machine gives")
     chosen = parser.parse_args(arguments)
-    if chosen.size < 1:
-        parser.error(f"argument --size: Expected a number above 0. Received: {chosen.size}")
-    if chosen.threads is not None and chosen.threads < 1:
-        parser.error(f"argument --threads: Expected a number above 0. Received: {chosen.threads}")
     if chosen.cfg and not (chosen.weights or chosen.demo_weights):
         parser.error("--cfg needs --weights FILE (or --demo-weights): only Darknet53's own weights are published")
+    if chosen.cfg and chosen.size:
+        parser.error("Expected --size or --cfg. Received: both, but a cfg file says the size of its images")
     return chosen
 
 
-def load_model(arguments: argparse.Namespace) -> gl.Model:
-    """Return the network with its weights."""
-    if arguments.demo_weights:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Load, classify, print, draw."""
+    options = parse_arguments(arguments)
+    if options.plot:
+        import pictures  # here and not above: matplotlib is an extra
+    if options.threads:
+        gl.set_num_threads(options.threads)
+    gl.utils.set_random_seed(0)
+
+    # Names and images come first: whoever mistypes one need not wait for a download.
+    labels = read_labels(options.labels) if options.labels else None
+    model = darknet.load(options.cfg) if options.cfg else None
+    files, images = read_images(options.images, *image_size(options, model))
+    if files:
+        model = with_weights(options, model, labels)
+        labels = check_labels(options, labels or published_labels(model), model)
+        probabilities = classify(model, images)
+        print_guesses(files, probabilities, labels)
+        if options.plot:
+            options.plot.parent.mkdir(parents=True, exist_ok=True)
+            rows = [[(labels[number], float(row[number])) for number in best_classes(row)] for row in probabilities]
+            title = "random weights: these guesses mean nothing" if options.demo_weights else ""
+            shown = pictures.draw_guesses([str(file) for file in files], images, rows, title, options.plot)
+            which = "images" if shown == len(files) else f"first {shown} images"
+            print(f"{options.plot}: the {which} with their best classes")
+    if len(files) < len(options.images):
+        sys.exit(1)
+
+
+def image_size(options: argparse.Namespace, model: gl.Model | None) -> tuple[int, int]:
+    """Return height and width of the network's images."""
+    if model is None:
+        return (options.size or DEFAULT_SIZE,) * 2
+    if len(model.input_shape) != 4 or model.input_shape[-1] != 3:
+        received = " × ".join(map(str, model.input_shape[1:]))
+        raise GradloomError(f"{options.cfg}: Expected a network of images with 3 channels. Received: {received}")
+    _, height, width, _ = model.input_shape
+    return height, width
+
+
+def read_images(candidates: Sequence[Path], height: int, width: int) -> tuple[list[Path], list[np.ndarray]]:
+    """Return the files that are images, and these on the network's canvas; say which are none."""
+    files, images = [], []
+    for file in candidates:
+        try:
+            images.append(darknet.letterbox(darknet.read_image(file), height, width))
+            files.append(file)
+        except (darknet.ImageError, OSError) as error:
+            print(f"error: {command_line.describe(error)}", file=sys.stderr, flush=True)
+    return files, images
+
+
+def with_weights(options: argparse.Namespace, model: gl.Model | None, labels: Sequence[str] | None) -> gl.Model:
+    """Return the network of the cfg file, or Darknet53, with the weights that were asked for."""
+    weights = None if options.demo_weights else options.weights or find_weights()
+    if model is None:
+        shape = *image_size(options, None), 3
+        # Weights of the user's own are for as many classes as there are names.
+        classes = len(labels) if labels and options.weights else 1000
+        model = gl.applications.Darknet53(weights, input_shape=shape, classes=classes)
+    elif weights:
+        darknet.load_weights(model, weights)
+    if options.demo_weights:
         print(f"{DEMO_NOTICE}\n", flush=True)
-        gl.utils.set_random_seed(0)
-        model = darknet.load(arguments.cfg) if arguments.cfg else darknet53(arguments, None)
         tame_residuals(model)
-        return model
-    if arguments.cfg:
-        return darknet.load(arguments.cfg, arguments.weights)
-    return darknet53(arguments, arguments.weights or find_weights())
-
-
-def darknet53(arguments: argparse.Namespace, weights: Path | None) -> gl.Model:
-    """Return Darknet53, for as many classes as there are names if these and the weights are the user's own."""
-    own = arguments.weights and arguments.labels
-    classes = len(read_labels(arguments.labels)) if own else 1000
-    return gl.applications.Darknet53(weights, input_shape=(arguments.size, arguments.size, 3), classes=classes)
+    if len(model.output_shape) != 2:
+        raise GradloomError(f"Expected a classifier. Received: a network whose result is {model.output_shape[1:]}")
+    return model
 
 
 def find_weights() -> Path:
@@ -101,15 +153,9 @@ def tame_residuals(model: gl.Model) -> None:
             last.scales.assign(np.full(last.scales.shape, RESIDUAL_SCALE, np.float32))
 
 
-def find_labels(arguments: argparse.Namespace, classes: int) -> list[str]:
-    """Return a name for each class."""
-    if arguments.labels:
-        names = read_labels(arguments.labels)
-        if len(names) != classes:
-            raise GradloomError(
-                f"{arguments.labels}: Expected {classes} names, one for each class. Received: {len(names)}"
-            )
-        return names
+def published_labels(model: gl.Model) -> list[str]:
+    """Return the names of ImageNet's classes if they may be meant and are within reach, else numbers."""
+    classes = model.output_shape[1]
     if classes == 1000:
         try:
             return read_labels(gl.applications.labels_file())
@@ -120,16 +166,45 @@ def find_labels(arguments: argparse.Namespace, classes: int) -> list[str]:
 
 def read_labels(file: Path) -> list[str]:
     """Return the lines of a file without those that are empty."""
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise GradloomError(
+            f"{file}: Expected a text file with the name of a class in each line. Received: {error.reason} "
+            f"at byte {error.start}"
+        ) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def check_labels(options: argparse.Namespace, labels: list[str], model: gl.Model) -> list[str]:
+    """Return the names if there is one for each class, else raise GradloomError."""
+    classes = model.output_shape[1]
+    if len(labels) != classes:
+        source = options.labels or "names of ImageNet's classes"
+        raise GradloomError(f"{source}: Expected {classes} names, one for each class. Received: {len(labels)}")
+    return labels
 
 
 def classify(model: gl.Model, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the probabilities f32[image, class] of images of any size."""
-    _, height, width, channels = model.input_shape
-    if channels != 3:
-        raise GradloomError(f"Expected a network of images with 3 channels. Received: {channels} channels")
-    boxed = (darknet.letterbox(image, height, width) for image in images)
-    return np.concatenate([model.predict(image[np.newaxis], batch_size=1) for image in boxed])
+    """Return the probabilities f32[image, class], and tell the time that they took."""
+    height, width, _ = images[0].shape
+    print(f"compiling {model.name} for {height}×{width} images …", file=sys.stderr, flush=True)
+    started = time.perf_counter()
+    # Compiles, or loads what was compiled before; and lays out the weights.
+    model.predict(np.zeros_like(images[:1]), batch_size=1)
+    compiled = time.perf_counter()
+    probabilities = np.concatenate([model.predict(image[np.newaxis], batch_size=1) for image in images])
+    each = (time.perf_counter() - compiled) / len(images)
+    print(f"ready in {compiled - started:.1f} s; {1e3 * each:.1f} ms an image\n", file=sys.stderr, flush=True)
+    return probabilities
+
+
+def print_guesses(files: Sequence[Path], probabilities: np.ndarray, labels: Sequence[str]) -> None:
+    """Print the best classes of each image."""
+    for file, row in zip(files, probabilities, strict=True):
+        print(f"{file}:")
+        for number in best_classes(row):
+            print(f"  {100 * row[number]:5.2f}%  {labels[number]}")
 
 
 def best_classes(probabilities: np.ndarray) -> np.ndarray:
@@ -137,44 +212,5 @@ def best_classes(probabilities: np.ndarray) -> np.ndarray:
     return np.argsort(-probabilities, kind="stable")[:BEST]
 
 
-def main(command_line: Sequence[str] | None = None) -> None:
-    """Load, classify, print, draw."""
-    arguments = parse_arguments(command_line)
-    if arguments.threads:
-        gl.set_num_threads(arguments.threads)
-    # First the images: whoever mistypes a name need not wait for a download.
-    images = [darknet.read_image(file) for file in arguments.images]
-    model = load_model(arguments)
-    probabilities = classify(model, images)
-    if probabilities.ndim != 2:
-        raise GradloomError(f"Expected a classifier. Received: a network whose result is {probabilities.shape[1:]}")
-    labels = find_labels(arguments, probabilities.shape[1])
-    for file, row in zip(arguments.images, probabilities, strict=True):
-        print(f"{file}:")
-        for number in best_classes(row):
-            print(f"  {100 * row[number]:5.2f}%  {labels[number]}")
-    if arguments.plot:
-        draw(arguments, images, probabilities, labels)
-
-
-def draw(
-    arguments: argparse.Namespace, images: Sequence[np.ndarray], probabilities: np.ndarray, labels: Sequence[str]
-) -> None:
-    """Leave the picture and say where it is."""
-    # Here and not above: matplotlib is an extra.
-    import pictures
-
-    rows: list[list[tuple[str, Any]]] = [
-        [(labels[number], float(row[number])) for number in best_classes(row)] for row in probabilities
-    ]
-    arguments.plot.parent.mkdir(parents=True, exist_ok=True)
-    title = "random weights: these guesses mean nothing" if arguments.demo_weights else ""
-    pictures.draw_guesses(images, rows, title, arguments.plot)
-    print(f"{arguments.plot}: the images with their best classes")
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except (GradloomError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command_line.run(main)

@@ -16,7 +16,8 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", "
 def load_folder(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return the images u8[n, size, size, 3] in `folder`, their labels i32[n] and the names of the classes.
 
-    The subfolders' names, in order, are the classes; images are brought to `size` by Darknet's letterbox.
+    The subfolders' names, in order, are the classes; images are brought to `size` by Darknet's letterbox. Hidden files
+    and folders, and files with no suffix of images, are passed over.
     Raises GradloomError for a folder without at least two classes, or a class without images; ImageError for a
     file that is no image.
     """
@@ -27,12 +28,17 @@ def load_folder(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray, list[s
         raise GradloomError(f"{folder}: Expected at least two subfolders, one for each class. Received: {len(classes)}")
     images, labels = [], []
     for label, subfolder in enumerate(classes):
-        files = sorted(file for file in subfolder.iterdir() if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in subfolder.iterdir() if _is_image(file))
         if not files:
             raise GradloomError(f"{subfolder}: Expected images ({', '.join(sorted(SUFFIXES))}). Received: none")
         images += [_as_bytes(darknet.letterbox(darknet.read_image(file), size, size)) for file in files]
         labels += [label] * len(files)
     return np.stack(images), np.asarray(labels, np.int32), [subfolder.name for subfolder in classes]
+
+
+def _is_image(file: Path) -> bool:
+    """Whether a file says that it is an image. macOS leaves hidden ones, `._0.jpg`, that are none."""
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
 def draw_figures(count: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:

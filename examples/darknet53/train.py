@@ -6,21 +6,30 @@ Run it as `python examples/darknet53/train.py DIR`, or with `--help`.
 from __future__ import annotations
 
 import argparse
-import sys
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import cfg_file
 import checkpoint
+import command_line
 import gradloom as gl
 import image_folder
+from gradloom.applications.darknet53 import STAGES
 from gradloom.compiler.errors import GradloomError
 from gradloom.formats import darknet
 
-SMALL_STAGES = ((32, 1), (64, 1), (128, 1))
-"""Filters and residual blocks of the small network."""
+FAMILY = {"darknet53": (STAGES, 32), "small": (((32, 1), (64, 1), (128, 1)), 16)}
+"""Of each network that can be trained: filters and residual blocks of its stages, and filters of its first layer."""
+
+BEST = 5
+"""An image also counts as recognized in the accuracy `top_5` if its class is among so many best ones."""
+
+DECAY = "The learning rate falls to 0 at the last epoch, so their number is part of the training from its begin"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -28,29 +37,42 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train on a folder with one subfolder of images for each class. After every epoch a checkpoint is "
         "left, from which --resume goes on.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog=f"{DECAY}: --resume wants the same --epochs. To train a finished network further, begin anew from its "
+        "weights: --weights OLD/network.weights --out NEW.",
     )
-    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="the folder of images")
-    parser.add_argument("--synthetic", type=_positive(int), nargs="?", const=240, metavar="N",
-                        help="train on N drawn figures instead")  # fmt: skip
-    parser.add_argument("--network", choices=("darknet53", "small"), default="darknet53", help="which one to train")
-    parser.add_argument("--size", type=_positive(int), default=256, help="height and width that images are brought to")
-    parser.add_argument("--epochs", type=_positive(int), default=10, help="passes over the training images, in all")
-    parser.add_argument("--batch-size", type=_positive(int), default=8, help="images a training step")
-    parser.add_argument("--learning-rate", type=_positive(float), default=0.01, help="of the first step")
-    parser.add_argument("--power", type=_positive(float), default=4.0, help="with which it falls to 0: polynomially")
-    parser.add_argument("--momentum", type=float, default=0.9, help="how much of a step the next one keeps")
-    parser.add_argument("--weight-decay", type=float, default=0.0005, help="how fast weights shrink by themselves")
-    parser.add_argument("--validation-split", type=float, default=0.2, help="share of images to validate with")
-    parser.add_argument("--seed", type=int, default=0, help="of first weights, split and order of images")
-    parser.add_argument("--threads", type=_positive(int), help="None lets Gradloom choose; results do not depend on it")
-    parser.add_argument("--out", type=Path, default=Path("out/darknet53"), metavar="DIR", help="for what is left")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    add, number = parser.add_argument, command_line.integer
+    add("folder", nargs="?", type=Path, metavar="DIR", help="the folder of images")
+    add("--synthetic", type=number(1), nargs="?", const=240, metavar="N", help="train on N drawn figures instead; on "
+        "%(const)s without a number")  # fmt: skip
+    add("--network", choices=list(FAMILY), default="darknet53", help="which one to train; by default %(default)s")
+    add("--size", type=number(1), default=256, help="height and width that images are brought to; by default "
+        "%(default)s")  # fmt: skip
+    add("--epochs", type=number(1), default=10, help="passes over the training images, in all; by default %(default)s")
+    add("--batch-size", type=number(1), default=8, help="images a training step; by default %(default)s, at most all")
+    add("--learning-rate", type=command_line.positive, default=0.01, help="of the first step; by default %(default)s")
+    add("--power", type=command_line.positive, default=4.0, help="with which it falls to 0, polynomially; by default "
+        "%(default)s")  # fmt: skip
+    add("--momentum", type=command_line.share, default=0.9, help="how much of a step the next one keeps; by default "
+        "%(default)s")  # fmt: skip
+    add("--weight-decay", type=command_line.weight, default=0.0005, help="how fast weights shrink by themselves; by "
+        "default %(default)s")  # fmt: skip
+    add("--validation-split", type=command_line.share, default=0.2, help="share of images to validate with; by default "
+        "%(default)s")  # fmt: skip
+    add("--seed", type=number(0, 2**32 - 1), default=0, help="of first weights, split and order of images; by default "
+        "%(default)s")  # fmt: skip
+    add("--threads", type=number(1), help="by default all that the machine gives; results do not depend on it")
+    add("--out", type=command_line.output_folder, default="out/darknet53", metavar="DIR", help="for what is "
+        "left; by default %(default)s")  # fmt: skip
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    start.add_argument("--overwrite", action="store_true", help="begin anew, in place of the checkpoint that is there")
+    add("--weights", type=Path, metavar="FILE", help="begin with the weights of this Darknet weights file, of the same "
+        "network and number of classes")  # fmt: skip
     chosen = parser.parse_args(arguments)
     if (chosen.folder is None) == (chosen.synthetic is None):
         parser.error("Expected a folder of images or --synthetic, one of them")
-    if not 0 <= chosen.validation_split < 1:
-        parser.error(f"argument --validation-split: Expected a share in [0, 1). Received: {chosen.validation_split}")
+    if chosen.resume and chosen.weights:
+        parser.error("Expected --resume or --weights. Received: both, but a checkpoint has weights of its own")
     return chosen
 
 
@@ -67,9 +89,12 @@ def load_images(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, 
 def make_network(arguments: argparse.Namespace, classes: int) -> gl.Model:
     """The network that is trained, for images in [0, 1]."""
     shape = (arguments.size, arguments.size, 3)
-    if arguments.network == "darknet53":
-        return gl.applications.Darknet53(input_shape=shape, classes=classes)
-    return gl.applications.Darknet(SMALL_STAGES, 16, input_shape=shape, classes=classes, name="small")
+    network = gl.applications.Darknet(
+        *FAMILY[arguments.network], input_shape=shape, classes=classes, name=arguments.network
+    )
+    if arguments.weights:
+        darknet.load_weights(network, arguments.weights)
+    return network
 
 
 def make_model(arguments: argparse.Namespace, network: gl.Model, steps: int, classes: int) -> gl.Model:
@@ -79,10 +104,13 @@ def make_model(arguments: argparse.Namespace, network: gl.Model, steps: int, cla
     schedule = gl.optimizers.schedules.PolynomialDecay(
         arguments.learning_rate, decay_steps=steps, end_learning_rate=0.0, power=arguments.power
     )
+    metrics: list[Any] = ["accuracy"]
+    if classes > BEST:  # Among five of five classes every image would be recognized.
+        metrics.append(gl.metrics.SparseTopKCategoricalAccuracy(BEST, name="top_5"))
     model.compile(
         optimizer=gl.optimizers.SGD(schedule, momentum=arguments.momentum, weight_decay=arguments.weight_decay),
         loss="sparse_categorical_crossentropy",
-        metrics=["accuracy", gl.metrics.SparseTopKCategoricalAccuracy(k=min(5, classes), name="top_5")],
+        metrics=metrics,
     )
     return model
 
@@ -99,9 +127,12 @@ class Progress(gl.callbacks.ProgbarLogger):
         super().set_params({**params, "epochs": self._epochs})
 
 
-def main(command_line: Sequence[str] | None = None) -> None:
+def main(command: Sequence[str] | None = None) -> None:
     """Load, train, leave checkpoints, weights and pictures."""
-    arguments = parse_arguments(command_line)
+    arguments = parse_arguments(command)
+    file = checkpoint_file(arguments)
+    import pictures  # here and not above: matplotlib is an extra
+
     if arguments.threads:
         gl.set_num_threads(arguments.threads)
     gl.utils.set_random_seed(arguments.seed)
@@ -115,30 +146,57 @@ def main(command_line: Sequence[str] | None = None) -> None:
     network = make_network(arguments, len(names))
     steps = arguments.epochs * -(-kept // arguments.batch_size)
     model = make_model(arguments, network, steps, len(names))
-    history = train(arguments, model, (x[:kept], y[:kept]), (x[kept:], y[kept:]), names)
+    try:
+        history = train(arguments, file, model, (x[:kept], y[:kept]), (x[kept:], y[kept:]), names)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; the same command with --resume goes on from {file}"
+            if file.exists()
+            else "interrupted before the end of the first epoch: there is nothing to resume from"
+        ) from None
 
-    arguments.out.mkdir(parents=True, exist_ok=True)
     darknet.save_weights(network, arguments.out / "network.weights")
+    cfg = cfg_file.describe(*FAMILY[arguments.network], arguments.size, len(names))
+    (arguments.out / "network.cfg").write_text(cfg, encoding="utf-8")
     (arguments.out / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    draw(arguments, history)
+    pictures.draw_history(history, arguments.out / "training_curve.png")
+    say_what_is_left(arguments.out)
     last = {name: value for name, value in history[-1].items() if "accuracy" in name or "top_5" in name}
     print(", ".join(f"{name}: {value:.4f}" for name, value in last.items()), flush=True)
 
 
+def checkpoint_file(arguments: argparse.Namespace) -> Path:
+    """Return the checkpoint's place; raise GradloomError where beginning anew would destroy what is there."""
+    file: Path = arguments.out / "checkpoint.npz"
+    if file.exists() and not (arguments.resume or arguments.overwrite):
+        raise GradloomError(
+            f"{file} is there already: --resume goes on from it, --overwrite begins anew in its place, and --out DIR "
+            "leaves it alone"
+        )
+    return file
+
+
 def train(
     arguments: argparse.Namespace,
+    file: Path,
     model: gl.Model,
     training: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray],
     names: list[str],
 ) -> checkpoint.Epochs:
-    """Train the epochs that are left; return the figures of all of them."""
+    """Train the epochs that are left, with a checkpoint after each; return the figures of all of them.
+
+    Raises GradloomError, and leaves the last checkpoint, when training diverges.
+    """
     options = ("network", "size", "epochs", "batch_size", "learning_rate", "power", "momentum", "weight_decay", "seed")
     settings = {option: getattr(arguments, option) for option in options}
     settings |= {"classes": names, "training images": len(training[0])}
-    file = arguments.out / "checkpoint.npz"
-    history = checkpoint.restore(file, model, settings) if arguments.resume else []
+    history = checkpoint.restore(file, model, settings, {"epochs": DECAY}) if arguments.resume else []
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.overwrite:
+        file.unlink(missing_ok=True)
+    if len(history) < arguments.epochs:
+        print("compiling the training step; what was compiled before is kept on disk …", flush=True)
     for epoch in range(len(history), arguments.epochs):
         # Each epoch has a seed of its own: a resumed training sees the images in the order of one that never stopped.
         gl.utils.set_random_seed((arguments.seed + 1 + epoch) % 2**32)
@@ -152,41 +210,33 @@ def train(
             verbose=0,
         )
         history.append({name: values[-1] for name, values in figures.history.items()})
+        if not all(map(math.isfinite, history[-1].values())):
+            raise GradloomError(
+                f"epoch {epoch + 1}: Expected a finite loss. Received: {history[-1]['loss']}. Training diverged: try "
+                f"a --learning-rate below {arguments.learning_rate}"
+            )
         checkpoint.save(file, model, settings, history)
     return history
 
 
-def draw(arguments: argparse.Namespace, history: checkpoint.Epochs) -> None:
-    """Leave the training curves, and say what else there is."""
-    # Here and not above: matplotlib is an extra.
-    import pictures
-
-    pictures.draw_history(history, arguments.out / "training_curve.png")
+def say_what_is_left(out: Path) -> None:
+    """List the files, and the command that classifies with them."""
     print()
     for name, what in (
         ("training_curve.png", "loss and accuracies by epoch"),
-        ("checkpoint.npz", "the state after the last epoch, for --resume"),
+        ("checkpoint.npz", "the state after the last epoch"),
         ("network.weights", "the weights, as a file that Darknet reads"),
-        ("classes.txt", "the names of the classes, for classify.py --labels"),
+        ("network.cfg", "the network, as a file that Darknet reads"),
+        ("classes.txt", "the names of the classes"),
     ):
-        print(f"{arguments.out / name}: {what}")
-
-
-def _positive(kind: type[int] | type[float]) -> Any:
-    """A number type for argparse that refuses what is not above zero."""
-
-    def parse(text: str) -> float:
-        number = kind(text)
-        if not 0 < number < float("inf"):
-            raise argparse.ArgumentTypeError(f"Expected a number above 0. Received: {text}")
-        return number
-
-    parse.__name__ = kind.__name__
-    return parse
+        print(f"{out / name}: {what}")
+    script = shlex.quote(str(Path(__file__).with_name("classify.py")))
+    files = (
+        f"--{option} {shlex.quote(str(out / name))}"
+        for option, name in (("cfg", "network.cfg"), ("weights", "network.weights"), ("labels", "classes.txt"))
+    )
+    print(f"\nTo classify: python {script} {' '.join(files)} IMAGE…\n")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (GradloomError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command_line.run(main)
