@@ -1,4 +1,4 @@
-"""What all tests share: a cache of their own, a fixed seed, hypothesis without deadlines."""
+"""What all tests share: a cache of their own, a fixed seed, graphs that read back, hypothesis without deadlines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 import gradloom as gl
+from graph_texts import GraphTexts
 
 hypothesis.settings.register_profile("gradloom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("gradloom")
@@ -32,6 +33,19 @@ def _fixed_seed() -> None:
     """Begin every test with the same weights and names, whatever ran before it."""
     gl.utils.clear_session()
     gl.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _graph_texts() -> Iterator[GraphTexts]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield GraphTexts(patch)
+
+
+@pytest.fixture(autouse=True)
+def _every_graph_reads_back(_graph_texts: GraphTexts) -> Iterator[None]:
+    """Hold every graph that a test builds to `parse(str(graph)) == graph`."""
+    yield
+    _graph_texts.check()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
