@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from gradloom.compiler.types import DType, as_dtype
-from gradloom.lookup import Catalogue, not_understood
+from gradloom.lookup import ClassCatalogue
 from gradloom.random_seed import new_stream
 
 AnyDType = DType | str | type | np.dtype
@@ -224,8 +224,9 @@ class LecunNormal(_NamedScaling):
 
 InitializerLike = str | Initializer | Callable[..., np.ndarray] | Mapping[str, Any] | type[Initializer]
 
-_CATALOGUE: Catalogue[type[Initializer]] = Catalogue(
+_CATALOGUE: ClassCatalogue[Initializer] = ClassCatalogue(
     "initializer",
+    Initializer,
     {
         "zeros": Zeros,
         "ones": Ones,
@@ -243,6 +244,7 @@ _CATALOGUE: Catalogue[type[Initializer]] = Catalogue(
         "normal": RandomNormal,
         "uniform": RandomUniform,
     },
+    lambda function: function,
 )
 
 
@@ -251,15 +253,7 @@ def get(identifier: InitializerLike) -> Callable[..., np.ndarray]:
 
     Raises `ValueError` naming the nearest known initializers for an unknown name.
     """
-    if isinstance(identifier, str):
-        return _CATALOGUE.find(identifier)()
-    if isinstance(identifier, Mapping):
-        return _CATALOGUE.configured(identifier)  # type: ignore[no-any-return]
-    if isinstance(identifier, type) and issubclass(identifier, Initializer):
-        return identifier()
-    if callable(identifier) and not isinstance(identifier, type):
-        return identifier
-    raise not_understood("initializer", identifier)
+    return _CATALOGUE.get(identifier)
 
 
 def serialize(initializer: Callable[..., np.ndarray]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from gradloom.naming import snake_case
@@ -34,10 +34,45 @@ class Catalogue(Generic[T]):
                 return self._things[spelling]
         raise ValueError(unknown_name(self.kind, name, self.names))
 
-    def configured(self, config: Mapping[str, Any]) -> Any:
-        """Return the instance that `{"class_name": …, "config": {…}}` describes."""
-        thing: Any = self.find(str(config["class_name"]))
-        return thing(**config.get("config", {}))
+
+class ClassCatalogue(Catalogue[type[T]]):
+    """Classes that can be asked for by name, all with the base class `base`, whose instances are wanted.
+
+    of_function: makes an instance of a function of the user's own, where one may stand in for an instance.
+    """
+
+    def __init__(
+        self, kind: str, base: type, things: Mapping[str, type[T]], of_function: Callable[[Any], T] | None = None
+    ) -> None:
+        super().__init__(kind, things)
+        self._base = base
+        self._of_function = of_function
+
+    def get(self, identifier: Any, **arguments: Any) -> T:
+        """Return the instance that a name, a class, a `{"class_name", "config"}` mapping or a function stands for.
+
+        An instance is returned itself; `arguments` are for one that is made by name. Raises `ValueError` naming the
+        nearest known names for an unknown one, `TypeError` for anything else.
+        """
+        is_class = isinstance(identifier, type)
+        made: Any
+        if isinstance(identifier, str):
+            made = self._make(identifier, arguments)
+        elif isinstance(identifier, Mapping) and "class_name" in identifier:
+            made = self._make(str(identifier["class_name"]), identifier.get("config", {}))
+        elif is_class and issubclass(identifier, self._base):
+            made = identifier()
+        elif isinstance(identifier, self._base):
+            made = identifier
+        elif callable(identifier) and not is_class and self._of_function is not None:
+            made = self._of_function(identifier)
+        else:
+            raise not_understood(self.kind, identifier)
+        return made  # type: ignore[no-any-return]
+
+    def _make(self, name: str, arguments: Mapping[str, Any]) -> T:
+        make: Callable[..., T] = self.find(name)
+        return make(**arguments)
 
 
 def unknown_name(kind: str, received: str, known: list[str]) -> str:

@@ -12,7 +12,7 @@ from gradloom import ops, targets
 from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.ops import as_value
-from gradloom.lookup import Catalogue, not_understood
+from gradloom.lookup import ClassCatalogue
 from gradloom.naming import snake_case
 
 REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
@@ -266,8 +266,9 @@ def _checked_smoothing(label_smoothing: float) -> float:
 
 LossLike = str | Loss | Callable[[Value, Value], Value] | Mapping[str, Any] | type[Loss]
 
-_CATALOGUE: Catalogue[type[Loss]] = Catalogue(
+_CATALOGUE: ClassCatalogue[Loss] = ClassCatalogue(
     "loss",
+    Loss,
     {
         "mean_squared_error": MeanSquaredError,
         "mse": MeanSquaredError,
@@ -278,6 +279,7 @@ _CATALOGUE: Catalogue[type[Loss]] = Catalogue(
         "categorical_crossentropy": CategoricalCrossentropy,
         "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
     },
+    FunctionLoss,
 )
 
 
@@ -286,14 +288,4 @@ def get(identifier: LossLike) -> Loss:
 
     Raises `ValueError` naming the nearest known losses for an unknown name.
     """
-    if isinstance(identifier, str):
-        return _CATALOGUE.find(identifier)()
-    if isinstance(identifier, Mapping):
-        return _CATALOGUE.configured(identifier)  # type: ignore[no-any-return]
-    if isinstance(identifier, Loss):
-        return identifier
-    if isinstance(identifier, type) and issubclass(identifier, Loss):
-        return identifier()
-    if callable(identifier) and not isinstance(identifier, type):
-        return FunctionLoss(identifier)
-    raise not_understood("loss", identifier)
+    return _CATALOGUE.get(identifier)

@@ -13,7 +13,7 @@ from gradloom.compiler.ir import Value
 from gradloom.compiler.ops import as_value
 from gradloom.compiler.types import DType, as_dtype
 from gradloom.initializers import InitializerLike
-from gradloom.lookup import Catalogue, not_understood
+from gradloom.lookup import ClassCatalogue
 from gradloom.naming import snake_case, unique_name
 from gradloom.variables import Variable
 
@@ -298,8 +298,9 @@ _CROSSENTROPIES: dict[str, type[Metric]] = {
 }
 _BY_TASK = {"accuracy": _ACCURACIES, "acc": _ACCURACIES, "crossentropy": _CROSSENTROPIES, "ce": _CROSSENTROPIES}
 
-_CATALOGUE: Catalogue[type[Metric]] = Catalogue(
+_CATALOGUE: ClassCatalogue[Metric] = ClassCatalogue(
     "metric",
+    Metric,
     {
         "accuracy": Accuracy,
         "acc": Accuracy,
@@ -320,6 +321,7 @@ _CATALOGUE: Catalogue[type[Metric]] = Catalogue(
         "crossentropy": CategoricalCrossentropy,
         "ce": CategoricalCrossentropy,
     },
+    MeanMetricWrapper,
 )
 
 
@@ -328,20 +330,9 @@ def get(identifier: MetricLike) -> Metric:
 
     A metric got by a name carries that name. Raises `ValueError` naming the nearest known metrics for an unknown name.
     """
-    if isinstance(identifier, str):
-        make: Any = _CATALOGUE.find(identifier)
-        return make(name=identifier)  # type: ignore[no-any-return]
-    if isinstance(identifier, Mapping):
-        return _CATALOGUE.configured(identifier)  # type: ignore[no-any-return]
-    if isinstance(identifier, Metric):
-        return identifier
-    if isinstance(identifier, type) and issubclass(identifier, Metric):
-        return identifier()
     if isinstance(identifier, losses.Loss):
         return LossMetric(identifier, None, None)
-    if callable(identifier) and not isinstance(identifier, type):
-        return MeanMetricWrapper(identifier)
-    raise not_understood("metric", identifier)
+    return _CATALOGUE.get(identifier, **({"name": identifier} if isinstance(identifier, str) else {}))
 
 
 def resolve(

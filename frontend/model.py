@@ -433,7 +433,7 @@ def _positive(value: int | None, default: int, name: str) -> int:
 
 def _is_integer(value: Any, low: int) -> bool:
     """Whether `value` is an integer from `low` on; truth values are none."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= low
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= low)
 
 
 def _listed(callbacks: Callback | Iterable[Callback] | None) -> list[Callback]:

@@ -12,7 +12,7 @@ import numpy as np
 from gradloom import ops, schedules
 from gradloom.compiler.ir import Value
 from gradloom.compiler.ops import as_value
-from gradloom.lookup import Catalogue, not_understood
+from gradloom.lookup import ClassCatalogue
 from gradloom.naming import snake_case, unique_name
 from gradloom.schedules import LearningRateSchedule
 from gradloom.variables import Variable
@@ -315,7 +315,7 @@ def _one_minus_power(beta: Variable, step: Value) -> Value:
 
 OptimizerLike = str | Optimizer | Mapping[str, Any] | type[Optimizer]
 
-_CATALOGUE: Catalogue[type[Optimizer]] = Catalogue("optimizer", {"sgd": SGD, "adam": Adam})
+_CATALOGUE: ClassCatalogue[Optimizer] = ClassCatalogue("optimizer", Optimizer, {"sgd": SGD, "adam": Adam})
 
 
 def get(identifier: OptimizerLike) -> Optimizer:
@@ -323,14 +323,4 @@ def get(identifier: OptimizerLike) -> Optimizer:
 
     Raises `ValueError` naming the nearest known optimizers for an unknown name.
     """
-    if isinstance(identifier, str):
-        make: Any = _CATALOGUE.find(identifier)
-        return make()  # type: ignore[no-any-return]
-    if isinstance(identifier, Mapping):
-        return _CATALOGUE.configured(identifier)  # type: ignore[no-any-return]
-    if isinstance(identifier, Optimizer):
-        return identifier
-    if isinstance(identifier, type) and issubclass(identifier, Optimizer):
-        make = identifier
-        return make()  # type: ignore[no-any-return]
-    raise not_understood("optimizer", identifier)
+    return _CATALOGUE.get(identifier)

@@ -15,7 +15,7 @@ import numpy as np
 from gradloom import ops
 from gradloom.compiler.ir import Graph, Value
 from gradloom.compiler.ops import as_value
-from gradloom.lookup import Catalogue, not_understood
+from gradloom.lookup import ClassCatalogue
 from gradloom.variables import Trace, Variable
 
 
@@ -209,8 +209,9 @@ def _positive(value: Any, name: str) -> float:
     return value if isinstance(value, int) else float(value)
 
 
-_CATALOGUE: Catalogue[type[LearningRateSchedule]] = Catalogue(
+_CATALOGUE: ClassCatalogue[LearningRateSchedule] = ClassCatalogue(
     "schedule",
+    LearningRateSchedule,
     {
         "polynomial_decay": PolynomialDecay,
         "exponential_decay": ExponentialDecay,
@@ -222,10 +223,7 @@ _CATALOGUE: Catalogue[type[LearningRateSchedule]] = Catalogue(
 
 def deserialize(config: Any) -> LearningRateSchedule:
     """Return the schedule that `serialize` described."""
-    if not isinstance(config, dict) or "class_name" not in config:
-        raise not_understood("schedule", config)
-    schedule: LearningRateSchedule = _CATALOGUE.configured(config)
-    return schedule
+    return _CATALOGUE.get(config)
 
 
 def serialize(schedule: LearningRateSchedule) -> dict[str, Any]:
