@@ -23,7 +23,8 @@ from gradloom.compiler.kernels.scatter import lower_scatter
 from gradloom.compiler.kernels.signature import signature
 from gradloom.compiler.loops.grammar import Buffer, Kernel
 from gradloom.compiler.ops.base import Elementwise, Windowed
-from gradloom.compiler.passes.fuse import storage
+from gradloom.compiler.passes.fuse import reaches, storage
+from gradloom.compiler.passes.layout import STORED_ROLES
 from gradloom.compiler.program import Argument, Pointer
 from gradloom.compiler.types import TensorType
 
@@ -39,9 +40,6 @@ LOWERINGS = {
     "scatter": lower_scatter,
 }
 """The kernel builder of each kind of group."""
-
-STORED_ROLES = ("parameter", "state", "prepared")
-"""The roles of arguments that stay with the program from step to step, and that it may keep in a layout of its own."""
 
 FRAMES = 12
 """Python calls that evaluating one node inside of another takes, at most."""
@@ -192,8 +190,8 @@ class _Scheduler:
     def panels(self) -> dict[Value, int]:
         """The values that should lie in panels, with the panels' widths.
 
-        They are matrices that several threads write, each its own columns, and weights that are only read, the way
-        their readers wish.
+        They are matrices that several threads write, each its own columns; and intermediate results and weights that
+        are only read, the way their readers wish.
         """
         writes: dict[Buffer, set[Partition | None]] = {}
         wishes: dict[Buffer, set[int]] = {}
@@ -208,7 +206,8 @@ class _Scheduler:
             pointer = self.result.places.get(buffer)
             stored = pointer is not None and self._is_stored(pointer)
             partitions = writes.get(buffer, set())
-            if stored and buffer not in writes and len(wishes.get(buffer, ())) == 1:
+            free = pointer is None or (stored and buffer not in writes)
+            if free and len(wishes.get(buffer, ())) == 1:
                 (chosen[value],) = wishes[buffer]
                 continue
             fixed = pointer is not None and not stored
@@ -301,24 +300,12 @@ class _Scheduler:
             return None
         writer = self.maker[value]
         others = [group for group in self.readers.get(donor, ()) if group is not writer]
-        if any(self._comes_after(group, writer) for group in others):
+        if reaches(others, writer, self.after.__getitem__):
             return "a later kernel reads the old value"
         if writer in self.readers.get(donor, ()) and not _replaces(writer, donor, value):
             return "its own kernel reads the old value at other positions"
         self.after[writer].update(others)
         return None
-
-    def _comes_after(self, group: Group, other: Group) -> bool:
-        """Whether `group` must run after `other`."""
-        waiting, seen = [group], set()
-        while waiting:
-            current = waiting.pop()
-            if current is other:
-                return True
-            if current not in seen:
-                seen.add(current)
-                waiting.extend(self.after[current])
-        return False
 
     # Order.
 

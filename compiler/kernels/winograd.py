@@ -19,6 +19,7 @@ from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Buffer, Expr
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Contraction, Position
+from gradloom.compiler.ops.movement import Transpose
 from gradloom.compiler.ops.winograd import (
     TAPS,
     Matrix,
@@ -97,7 +98,11 @@ def both_axes(b: Builder, matrix: Matrix, tile: Grid) -> list[list[Expr]]:
 
 
 def lower_winograd_kernel(task: Task) -> Lowered:
-    """Transform a kernel: a block is one channel, or a few."""
+    """Transform a kernel: a block is some channels.
+
+    A transposed kernel is read in squares of a vector's size: each cache line that one row of lanes takes an element
+    from serves all other rows.
+    """
     (node,) = (value for value in task.group.members if isinstance(value.op, WinogradKernel))
     assert isinstance(node.op, WinogradKernel)
     (kernel,) = node.inputs
@@ -113,11 +118,23 @@ def lower_winograd_kernel(task: Task) -> Lowered:
             for j, point in enumerate(line):
                 finish_tile(lowering, node, (ix.constant(i), ix.constant(j), channel, o), point)
 
+    def some_channels(first: Index, count: int) -> None:
+        def square(o: Index) -> None:
+            with b.loop(0, count, name="c") as loop:
+                transform(first + loop.index, o)
+
+        if isinstance(kernel.op, Transpose):
+            columns(b, filters, task.lanes, square)
+        else:
+            with b.loop(0, count, name="c") as loop:
+                columns(b, filters, task.lanes, lambda o: transform(first + loop.index, o))
+
     if not channels * filters:
         return lowering.finish(0)
-    with lowering.blocks(channels) as channel:
-        columns(b, filters, task.lanes, lambda o: transform(channel, o))
-    return lowering.finish(channels)
+    blocks = -(-channels // task.lanes)
+    with lowering.blocks(blocks) as block:
+        each_block(b, block, task.lanes, channels, some_channels)
+    return lowering.finish(blocks)
 
 
 class Planes:
@@ -167,12 +184,14 @@ class Forward:
             lowering.panels[holder] = self.panel
         panels = -(-self.filters // self.panel)
         unit = self._unit(tiles)
-        by_columns = tiles <= unit and panels >= self.task.machine.cores
+        # Where the kernel is far larger than all tiles, it is read once: each core transforms all tiles, for its filters.
+        by_columns = tiles <= max(unit, self.filters // 4) and panels >= self.task.machine.cores
+        if by_columns:
+            unit = tiles
         points, count = self.side**2, min(unit, tiles)
         self.tiles = Planes(b, "tiles", self.node.dtype, (points, count, self.channels), self.lanes)
         self.products = Planes(b, "products", self.node.dtype, (points, count, self.panel), self.lanes)
         if by_columns:
-            # Each core transforms all tiles for its own filters: there are few, and nobody waits for anybody.
             self._transform(ix.constant(0), tiles)
             with lowering.blocks(panels) as block:
                 each_block(

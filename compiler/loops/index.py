@@ -30,10 +30,6 @@ class Index:
         """The same for all lanes."""
         return self.stride == 0 and self.vector is None
 
-    @property
-    def is_constant(self) -> bool:
-        return self.is_uniform and not self.terms
-
     def __add__(self, other: Index | int) -> Index:
         if isinstance(other, int):
             other = constant(other)

@@ -10,8 +10,9 @@ between groups. Every decision is recorded with its reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.ops.base import Contraction, Elementwise, Inline, Movement, Reduction, Scatter, Windowed
@@ -149,10 +150,8 @@ class _Fusion:
             if reason is None and joined is None:
                 joined = draft
                 self._join(value, draft)
-            elif reason is None and joined is not draft and draft.kind == "map" and self._may_merge(joined, draft):
-                assert joined is not None
+            elif reason is None and joined and draft.kind == "map" and self._may_merge(joined, draft):
                 self._merge(joined, draft)
-                reason = None
             self._record(value, partner, reason)
         if joined is None and value not in self.wanted and cost <= PROLOGUE_COST:
             self.prologue_cost[value] = cost
@@ -336,13 +335,14 @@ class _Fusion:
         draft.members.append(value)
         self.home[value] = draft
 
-    def _may_merge(self, into: _Draft | None, draft: _Draft) -> bool:
+    @staticmethod
+    def _may_merge(into: _Draft, draft: _Draft) -> bool:
+        """Whether `draft` may become part of `into`: neither needs the other through a third group."""
         return (
-            into is not None
-            and len(into.members) + len(draft.members) <= MOST_MEMBERS
+            len(into.members) + len(draft.members) <= MOST_MEMBERS
             and all(into.takes(member.shape) for member in draft.members)
-            and not self._reaches(draft, into, direct=False)
-            and not self._reaches(into, draft, direct=False)
+            and not reaches(draft.needs - {into}, into, _needs)
+            and not reaches(into.needs - {draft}, draft, _needs)
         )
 
     def _merge(self, into: _Draft, draft: _Draft) -> None:
@@ -355,24 +355,10 @@ class _Fusion:
         for other in self.drafts:
             if draft in other.needs:
                 other.needs = other.needs - {draft} | {into}
-        into.needs.discard(into)
 
     def _closes_cycle(self, value: Value, draft: _Draft) -> bool:
         """Whether another group that the node reads needs `draft`, directly or not."""
-        return any(self._reaches(other, draft) for other in self._drafts_read(value) if other is not draft)
-
-    def _reaches(self, start: _Draft, goal: _Draft, direct: bool = True) -> bool:
-        """Whether `start` needs `goal`; without `direct`, whether it does so through a third group."""
-        waiting = [need for need in start.needs if direct or need is not goal]
-        seen: set[_Draft] = set()
-        while waiting:
-            draft = waiting.pop()
-            if draft is goal:
-                return True
-            if draft not in seen:
-                seen.add(draft)
-                waiting.extend(draft.needs)
-        return False
+        return reaches(self._drafts_read(value).keys() - {draft}, draft, _needs)
 
     def _record(self, value: Value, partner: Value, refusal: str | None) -> None:
         self.decisions.append(Decision(value, partner, refusal is None, refusal or "computed at the same positions"))
@@ -431,6 +417,26 @@ def storage(value: Value) -> Value:
     while isinstance(value.op, Reshape):
         value = value.inputs[0]
     return value
+
+
+Node = TypeVar("Node", bound=Hashable)
+
+
+def reaches(starts: Iterable[Node], goal: Node, needs: Callable[[Node], Iterable[Node]]) -> bool:
+    """Whether `goal` is one of `starts`, or one of them needs it, directly or not."""
+    waiting, seen = list(starts), set[Node]()
+    while waiting:
+        node = waiting.pop()
+        if node is goal:
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting.extend(needs(node))
+    return False
+
+
+def _needs(draft: _Draft) -> set[_Draft]:
+    return draft.needs
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
