@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from gradloom.compiler.types import DType, as_dtype
+from gradloom.constructors import Constructed
 from gradloom.lookup import ClassCatalogue
 from gradloom.random_seed import new_stream
 
@@ -18,7 +19,7 @@ Mode = Literal["fan_in", "fan_out", "fan_avg"]
 Distribution = Literal["truncated_normal", "untruncated_normal", "uniform"]
 
 
-class Initializer(ABC):
+class Initializer(Constructed, ABC):
     """Makes the first value of a weight of a given shape."""
 
     @abstractmethod

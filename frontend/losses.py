@@ -12,13 +12,14 @@ from gradloom import ops, targets
 from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.ops import as_value
+from gradloom.constructors import Constructed
 from gradloom.lookup import ClassCatalogue
 from gradloom.naming import snake_case
 
 REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 
 
-class Loss(ABC):
+class Loss(Constructed, ABC):
     """Reduces the losses of the samples to a scalar.
 
     reduction: "sum_over_batch_size" (also called "mean": the weighted sum over the number of samples), "sum",

@@ -12,6 +12,7 @@ from gradloom import losses, ops, targets
 from gradloom.compiler.ir import Value
 from gradloom.compiler.ops import as_value
 from gradloom.compiler.types import DType, as_dtype
+from gradloom.constructors import Constructed
 from gradloom.initializers import InitializerLike
 from gradloom.lookup import ClassCatalogue
 from gradloom.naming import snake_case, unique_name
@@ -20,7 +21,7 @@ from gradloom.variables import Variable
 Shape = Sequence[int | None]
 
 
-class Metric(ABC):
+class Metric(Constructed, ABC):
     """A figure over many batches: `update_state` in a trace, `result` on the host from the sums so far."""
 
     def __init__(self, name: str | None = None, dtype: str | DType | None = None) -> None:

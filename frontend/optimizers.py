@@ -12,6 +12,7 @@ import numpy as np
 from gradloom import ops, schedules
 from gradloom.compiler.ir import Value
 from gradloom.compiler.ops import as_value
+from gradloom.constructors import Constructed
 from gradloom.lookup import ClassCatalogue
 from gradloom.naming import snake_case, unique_name
 from gradloom.schedules import LearningRateSchedule
@@ -94,7 +95,7 @@ class WeightDecay(Hyperparameter):
             super().__set__(optimizer, value)
 
 
-class Optimizer(ABC):
+class Optimizer(Constructed, ABC):
     """Changes variables along their gradients.
 
     `build` makes the slots, one tensor of state per variable and name; `apply` emits one step.

@@ -15,11 +15,12 @@ import numpy as np
 from gradloom import ops
 from gradloom.compiler.ir import Graph, Value
 from gradloom.compiler.ops import as_value
+from gradloom.constructors import Constructed
 from gradloom.lookup import ClassCatalogue
 from gradloom.variables import Trace, Variable
 
 
-class LearningRateSchedule(ABC):
+class LearningRateSchedule(Constructed, ABC):
     """The learning rate as a function of the step, counted from 0: `optimizers.SGD(PolynomialDecay(0.1, 10_000))`.
 
     Subclasses compute with `gl.ops` in `__call__`; numbers that they keep with `parameter` are no constants there.

@@ -15,6 +15,7 @@ from gradloom import initializers, ops
 from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Value, current_provenance, layer_scope
 from gradloom.compiler.types import DType, as_dtype
+from gradloom.constructors import Constructed
 from gradloom.initializers import InitializerLike
 from gradloom.layers.shapes import InputSpec, Shape, ShapeTree, is_shape, map_shapes, normalized
 from gradloom.naming import snake_case, unique_name
@@ -34,7 +35,7 @@ class LayerOptions(TypedDict, total=False):
     input_dim: int | None
 
 
-class Layer:
+class Layer(Constructed):
     """A function of a tensor, or of a list or dict of tensors, with weights of its own.
 
     Subclasses make weights in `build(input_shape)` and compute in `call(x)` or `call(x, training)`. Layers and
