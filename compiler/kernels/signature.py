@@ -33,7 +33,8 @@ class _Writer:
     def value(self, value: Value) -> int:
         if value not in self.numbers:
             self.numbers[value] = len(self.numbers)
-            if value not in self.members:
+            # A member may lie in memory besides: images with a border, which a reshape stands for.
+            if value not in self.members or value in self.task.stored:
                 self.leaves.append((self.numbers[value], *self.leaf(value)))
         return self.numbers[value]
 

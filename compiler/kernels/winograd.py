@@ -184,7 +184,7 @@ class Forward:
             lowering.panels[holder] = self.panel
         panels = -(-self.filters // self.panel)
         unit = self._unit(tiles)
-        # Where the kernel is far larger than all tiles, it is read once: each core transforms all tiles, for its filters.
+        # A kernel far larger than all tiles is read once: each core transforms all tiles for its own filters.
         by_columns = tiles <= max(unit, self.filters // 4) and panels >= self.task.machine.cores
         if by_columns:
             unit = tiles

@@ -9,6 +9,7 @@ from compiled import check
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.ops.arithmetic import Add, Maximum
 from gradloom.compiler.ops.convolution import Conv2D, Conv2DInputGrad, Conv2DKernelGrad
+from gradloom.compiler.ops.movement import BroadcastTo, Reshape
 from gradloom.compiler.types import F32, TensorType
 
 
@@ -58,3 +59,20 @@ def test_convolutions_with_gradients_and_epilogues(
     rng = np.random.default_rng(0)
     shapes = {"x": x.shape, "k": k.shape, "dy": dy.shape, "again": again.shape}
     check(graph, {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()})
+
+
+@pytest.mark.parametrize("op", ["nothing", "maximum", "broadcast"])
+def test_a_padded_convolution_of_a_reshape(op: str) -> None:
+    """The reshape is a prologue of the kernel, which reads the copy with a border that the schedule made of it."""
+    graph = Graph("reshaped")
+    x = graph.input("x", TensorType(F32, (2, 8, 4, 4)))
+    k = graph.input("k", TensorType(F32, (3, 3, 4, 5)), "parameter")
+    value = x
+    if op == "maximum":
+        value = graph.apply(Maximum(), x, graph.constant(0, F32))
+    elif op == "broadcast":
+        value = graph.apply(BroadcastTo((2, 8, 2, 4, 4)), graph.apply(Reshape((2, 8, 1, 4, 4)), x))
+    images = graph.apply(Reshape((2, 8, value.type.size // 64, 4)), value)
+    graph.output("y", graph.apply(Conv2D(padding=((1, 1), (1, 1))), images, k))
+    rng = np.random.default_rng(0)
+    check(graph, {name: rng.standard_normal(v.shape).astype("f") for name, v in (("x", x), ("k", k))})
