@@ -222,6 +222,9 @@ class Model(Network):
         """
         arrays = self._features(x)
         rows, samples = _positive(batch_size, DEFAULT_BATCH_SIZE, "batch_size"), len(arrays[0])
+        # A batch far larger than the data takes no memory for padding; by powers of two, so that calls with few samples
+        # more or less share a program.
+        rows = min(rows, max(DEFAULT_BATCH_SIZE, 1 << (samples - 1).bit_length()))
         types = [TensorType(as_dtype(array.dtype), (rows, *array.shape[1:])) for array in arrays]
         program = self._programs.predict(types)
         predictions = program.empty(samples)
