@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import os
 import re
 import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -37,6 +40,18 @@ def run(folder: Path, *arguments: str, code: int = 0, **variables: str) -> subpr
     )
     assert done.returncode == code, done.stderr
     return done
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Imports a module of the example."""
+    monkeypatch.syspath_prepend(str(TRAIN.parent))
+    names = [file.stem for file in TRAIN.parent.glob("*.py")]
+    for name in names:  # The other example has modules of the same names, too.
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
 
 
 def write_data_set(folder: Path) -> Path:
@@ -90,18 +105,56 @@ def test_a_corrupt_data_set_ends_with_one_line(tmp_path: Path) -> None:
         (["--epochs", "0"], "argument --epochs: Expected a number above 0. Received: 0"),
         (["--learning-rate", "nan"], "argument --learning-rate: Expected a number above 0. Received: nan"),
         (["--optimizer", "adma"], "argument --optimizer: invalid choice: 'adma'"),
+        (["--seed", "-1"], "argument --seed: Expected a number from 0 to 4294967295. Received: -1"),
+        (["--out", "file/out"], "argument --out: Expected a folder to write into. Received: 'file/out'"),
+        (["--out", ""], "argument --out: Expected a folder to write into. Received: ''"),
     ],
 )
-def test_a_wrong_option_is_explained(tmp_path: Path, arguments: list[str], message: str) -> None:
-    assert message in run(tmp_path, *arguments, code=2).stderr
+def test_a_wrong_option_is_explained(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    modules: Callable[[str], Any],
+    arguments: list[str],
+    message: str,
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        modules("train").parse_arguments(arguments)
+    assert message in capsys.readouterr().err
 
 
-def test_predictions_are_blue_where_right_and_red_where_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_diverges_is_said_and_drawn(tmp_path: Path) -> None:
+    data = write_data_set(tmp_path / "data")
+    done = run(tmp_path, "--epochs", "1", "--optimizer", "sgd", "--learning-rate", "1e30", "--data", str(data))
+    assert "The loss is no finite number: training diverged." in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == PICTURES
+
+
+def test_the_curve_of_one_epoch_has_one_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules: Callable[[str], Any]
+) -> None:
+    from matplotlib.figure import Figure
+
+    saved: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file: (figure.draw_without_rendering(), saved.append(figure)))
+    pictures = modules("pictures")
+    nan = float("nan")
+    history = {"loss": [nan], "val_loss": [nan], "accuracy": [1.0], "val_accuracy": [0.99]}
+    pictures.draw_training_curve(history, "title", tmp_path / "curve.png")
+    loss, accuracy = saved[0].axes
+    assert [tick for tick in accuracy.get_xticks() if 0.7 <= tick <= 1.3] == [1]
+    assert accuracy.get_ylim()[1] == 1
+    assert [text.get_text() for text in loss.texts] == ["no finite number"]
+    top = saved[0].legends[0].get_window_extent().y1
+    assert all(top <= axes.get_tightbbox().y0 + 1 for axes in saved[0].axes), "the legend covers nothing"
+
+
+def test_predictions_are_blue_where_right_and_red_where_wrong(tmp_path: Path, modules: Callable[[str], Any]) -> None:
     from PIL import Image
 
-    monkeypatch.syspath_prepend(str(TRAIN.parent))
-    import pictures
-
+    pictures = modules("pictures")
     labels = np.array([3, 4])
     file = tmp_path / "grid.png"
     shares = {}

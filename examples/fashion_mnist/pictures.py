@@ -40,7 +40,8 @@ def draw_training_curve(history: dict[str, list[float]], title: str, file: Path)
         _draw_curves(left, history, "loss", "Loss")
         _draw_curves(right, history, "accuracy", "Accuracy")
         right.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
-        left.legend(frameon=False, loc="upper right")
+        # Below both panels, where it covers no point.
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
         figure.savefig(file)
         plt.close(figure)
 
@@ -51,11 +52,18 @@ def _draw_curves(axes: Axes, history: dict[str, list[float]], key: str, label: s
         ("training", history[key], BLUE, "o"),
         ("validation (test images)", history[f"val_{key}"], ORANGE, "s"),
     ):
-        axes.plot(epochs, values, color=color, marker=marker, markersize=4.5, linewidth=2, label=name)
+        style = {"color": color, "marker": marker, "markersize": 4.5, "linewidth": 2}
+        axes.plot(epochs, values, **style, label=name, clip_on=False)
+    if not np.isfinite([*history[key], *history[f"val_{key}"]]).any():
+        axes.text(0.5, 0.5, "no finite number", transform=axes.transAxes, ha="center", color=RED)
     axes.set_title(label, loc="left", fontsize=11)
     axes.set_xlabel("Epoch")
     axes.set_xlim(0.7, len(epochs) + 0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+    # A single epoch has a single tick; by default there would be fractions between two.
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+    if key == "accuracy":
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(max(bottom, 0.0), min(top, 1.0))
     axes.grid(axis="y", color="#edf2f7")
     axes.set_axisbelow(True)
 

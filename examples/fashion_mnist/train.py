@@ -6,6 +6,8 @@ Run it as `make demo`, or `python examples/fashion_mnist/train.py --help`.
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -29,19 +31,25 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description="Train a 784-128-10 network on Fashion-MNIST; leave its training curve, predictions and graph.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--epochs", type=_positive(int), default=5, help="passes over the training images")
-    parser.add_argument("--batch-size", type=_positive(int), default=32, help="images a training step")
-    parser.add_argument("--optimizer", choices=("adam", "sgd"), default="adam", help="how weights follow gradients")
-    parser.add_argument("--learning-rate", type=_positive(float), help="step size; None is the optimizer's own default")
-    parser.add_argument("--seed", type=int, default=0, help="of first weights and the order of images")
-    parser.add_argument("--threads", type=_positive(int), help="None lets Gradloom choose; results do not depend on it")
+    parser.add_argument(
+        "--epochs", type=_positive(int), default=5, help="passes over the training images; by default %(default)s"
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive(int), default=32, help="images a training step; by default %(default)s"
+    )
+    parser.add_argument("--optimizer", choices=("adam", "sgd"), default="adam", help="how weights follow gradients; by "
+                        "default %(default)s")  # fmt: skip
+    parser.add_argument("--learning-rate", type=_positive(float), help="step size; by default the optimizer's own")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help="of first weights and the order of images; by default %(default)s"
+    )
+    parser.add_argument("--threads", type=_positive(int), help="by default all that the machine gives; results do "
+                        "not depend on it")  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder with the four IDX files, to be tried first")
     parser.add_argument("--synthetic", action="store_true", help="train on drawn silhouettes without looking for files")
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/fashion_mnist"), metavar="FOLDER", help="for the pictures"
-    )
+    parser.add_argument("--out", type=_output_folder, default="out/fashion_mnist", metavar="FOLDER", help="for the "
+                        "pictures; by default %(default)s")  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -116,8 +124,12 @@ def main(command_line: Sequence[str] | None = None) -> None:
     )
     _, accuracy = model.evaluate(x_test / 255.0, y_test, verbose=0)
 
+    if not all(map(math.isfinite, history.history["loss"])):
+        print("\nThe loss is no finite number: training diverged. Try a lower --learning-rate.", file=sys.stderr)
+
     source = "Fashion-MNIST" if real else "drawn silhouettes (not Fashion-MNIST)"
-    draw_pictures(arguments, model, history.history, x_test, y_test, f"{source}: test accuracy {accuracy:.1%}")
+    title = f"{source}: test accuracy {accuracy:.1%}"
+    draw_pictures(arguments.out, model, history.history, x_test, y_test, title, min(arguments.batch_size, len(x)))
 
     # The first epoch may have compiled the step, so the median of the epochs is the time to expect.
     each = float(np.median(timer.seconds)) / len(x)
@@ -128,25 +140,25 @@ def main(command_line: Sequence[str] | None = None) -> None:
 
 
 def draw_pictures(
-    arguments: argparse.Namespace,
+    out: Path,
     model: Any,
     history: dict[str, list[float]],
     x_test: np.ndarray,
     y_test: np.ndarray,
     title: str,
+    batch_size: int,
 ) -> None:
     """Leave the pictures in the output folder and say where they are."""
     # Here and not above: matplotlib is an extra, and takes longer to load than the network to train.
     import pictures
 
-    out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     shown = min(pictures.SHOWN, len(x_test))
     probabilities = model.predict(x_test[:shown] / 255.0, verbose=0)
     names = gl.datasets.fashion_mnist.CLASS_NAMES
     pictures.draw_training_curve(history, title, out / "training_curve.png")
     pictures.draw_predictions(x_test[:shown], y_test[:shown], probabilities, names, title, out / "predictions.png")
-    graph = model.inspect(batch_size=arguments.batch_size, mode="train").stages["fused"]
+    graph = model.inspect(batch_size=batch_size, mode="train").stages["fused"]
     (out / "train_step.svg").write_text(graph.svg(), encoding="utf-8")
     print()
     for name, what in (
@@ -170,8 +182,28 @@ def _positive(kind: type[int] | type[float]) -> Any:
     return parse
 
 
+def _seed(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"Expected a number from 0 to {2**32 - 1}. Received: {text}")
+    return number
+
+
+def _output_folder(text: str) -> Path:
+    """A folder that can be written into, or made: checked before the training and not after it."""
+    folder = place = Path(text)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not text or not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"Expected a folder to write into. Received: {text!r}")
+    return folder
+
+
 if __name__ == "__main__":
     try:
         main()
-    except GradloomError as error:
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+    except (GradloomError, OSError) as error:
         sys.exit(f"error: {error}")
