@@ -30,7 +30,7 @@ from gradloom.compiler.types import TensorType
 PACK_ROWS = 4
 """Tiles of rows from which on packing a panel of B pays, where B is strided in memory."""
 
-FAR = 4096
+FAR = 1024
 """Bytes between neighbours along the depth of B from which on each is a page of its own."""
 
 Vectors = Sequence[tuple[int, int, int]]
