@@ -7,6 +7,7 @@ answered by one JSON line. While one runs, the others are stopped (SIGSTOP), so 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -91,10 +92,18 @@ class Worker:
 
 def serve(ready: Mapping[str, Any], answer: Callable[[str], Mapping[str, Any]], channel: int) -> None:
     """The worker's side: say `ready` on the file descriptor `channel`, then answer the lines of standard input."""
+    end_with_parent()
     with os.fdopen(channel, "w") as out:
         print(json.dumps(ready), file=out, flush=True)
         for line in sys.stdin:
             print(json.dumps(answer(line.strip())), file=out, flush=True)
+
+
+def end_with_parent() -> None:
+    """Have this process killed when its parent ends, on Linux: a stopped one would never see its input end."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def private_channel() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -139,6 +140,26 @@ def test_waiting_workers_are_stopped(module: Module, tmp_path: Path) -> None:
     os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
     assert Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
     worker.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for it")
+def test_stopped_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(ECHO)
+    parent = (
+        "from harness import Worker; import os, sys\n"
+        f"worker = Worker('only', [{str(tmp_path / 'worker.py')!r}], {{}})\n"
+        "print(worker.process.pid, flush=True); sys.stdin.read()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER)}
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as started:
+        assert started.stdout is not None
+        worker = os.pidfd_open(int(started.stdout.readline()))
+        started.kill()
+    ended, *_ = select.select([worker], [], [], 30)
+    os.close(worker)
+    assert ended
 
 
 def test_a_worker_that_dies_is_reported(module: Module, tmp_path: Path) -> None:
