@@ -56,7 +56,7 @@ def _argument_names(made: type) -> list[str]:
     for cls in made.__mro__:
         if "__init__" not in cls.__dict__ or cls is object:
             continue
-        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        parameters = list(inspect.signature(cls.__dict__["__init__"]).parameters.values())[1:]
         names.update({p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)})
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break

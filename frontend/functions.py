@@ -53,6 +53,10 @@ class CompiledFunction:
         results = compiled.run(dict(zip(names, arrays, strict=True)))
         return unflatten(result, [results[name][()] for name in outputs])
 
+    def __reduce__(self) -> str:
+        """Be copied and pickled as Python's functions are: it is itself, found by its name."""
+        return str(getattr(self, "__qualname__", _name(self.python_function)))
+
     def _program(
         self, structure: Structure, types: tuple[TensorType, ...], names: list[str]
     ) -> tuple[CompiledGraph, list[str], Structure]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 import numpy as np
 
@@ -268,6 +268,14 @@ class Model(Network):
         if is_symbolic(x):
             return super().__call__(x, *args, training=training, **kwargs)
         return self.predict_on_batch(x)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be pickled, or copied without the weights: compiled code and functions have no lasting form."""
+        raise TypeError(
+            f"Model {self.name!r}: Expected copy.deepcopy(model) for an independent model, or its weights to be kept, "
+            "for example numpy.savez(file, *model.get_weights()), to be given with set_weights to a model that is "
+            "built by the same code. Received: a model to be pickled or copied shallowly"
+        )
 
     # Graphs, for looking at.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +30,10 @@ class StepPrograms:
         self.memory_limit = memory_limit
         self._kept: dict[Any, Any] = {}
         self._lock = threading.RLock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StepPrograms:
+        """Return the programs of the copied model: none yet."""
+        return StepPrograms(deepcopy(self._model, memo), self.memory_limit)
 
     def train(self, rows: int, types: DataTypes) -> CompiledGraph:
         """The train step for batches of `rows` samples. Freezing a layer makes it another program."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,14 @@ class SymbolicTensor(TensorOperators, Recorded):
             "function of gl.ops. Received: its use inside of one, or in another graph"
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> SymbolicTensor:
+        """Return the result of the copied call."""
+        if self.call is None:
+            return SymbolicTensor(self.probes, self.name)
+        deepcopy(self.call, memo)
+        copied: SymbolicTensor = memo[id(self)]
+        return copied
+
     def __repr__(self) -> str:
         return f"<SymbolicTensor name={self.name}, shape={self.shape}, dtype={self.dtype.numpy_name}>"
 
@@ -136,6 +145,37 @@ class Call:
                 replace(origin, source=self.source) if origin.source == caller else origin
                 for origin in graph.provenance[value]
             )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Call:
+        """Copy the calls that this one depends on, then itself: a deep network exceeds Python's recursion limit."""
+        found: dict[Call, None] = {}
+        waiting = [self]
+        while waiting:
+            call = waiting.pop()
+            if call not in found and id(call) not in memo:
+                found[call] = None
+                waiting += [tensor.call for tensor in call.inputs if tensor.call is not None]
+        for call in sorted(found, key=lambda call: call.serial):
+            call._copy(memo)
+        copied: Call = memo[id(self)]
+        return copied
+
+    def _copy(self, memo: dict[int, Any]) -> None:
+        """Make the copy of a call whose inputs have theirs."""
+        copied = memo[id(self)] = replace(self)
+        copied.outputs = [SymbolicTensor(tensor.probes, tensor.name, copied) for tensor in self.outputs]
+        memo.update((id(tensor), copy) for tensor, copy in zip(self.outputs, copied.outputs, strict=True))
+        copied.leaves = [deepcopy(leaf, memo) for leaf in self.leaves]
+        operation: Any = deepcopy(self.operation, memo)
+        copied.operation = operation
+        if isinstance(operation, Called):
+            operation._calls.append(copied)
+
+
+class Called:
+    """The base of operations that know which calls of them were recorded."""
+
+    _calls: list[Call]
 
 
 def record(

@@ -158,6 +158,12 @@ class Variable(TensorOperators):
             )
         return trace.read(self)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a copy, with a value of its own that is aligned as this class promises."""
+        self.__dict__.update(state)
+        self._value = aligned_empty(self.shape, self.dtype.numpy)
+        self._value[...] = state["_value"]
+
     def __repr__(self) -> str:
         return f"<Variable path={self.path} type={self.type} role={self.role} trainable={self.trainable}>"
 

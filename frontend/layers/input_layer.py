@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from gradloom.compiler.types import DType
@@ -46,6 +47,11 @@ class InputLayer(Layer):
 
     def call(self, x: Any) -> Any:
         return x
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Layer:
+        copied = super().__deepcopy__(memo)
+        deepcopy(self._calls[0], memo)  # the tensor that the copy stands for
+        return copied
 
     def get_config(self) -> dict[str, Any]:
         return {

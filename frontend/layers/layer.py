@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from copy import deepcopy
 from typing import Any, TypedDict
 
 import numpy as np
@@ -20,7 +21,7 @@ from gradloom.initializers import InitializerLike
 from gradloom.layers.shapes import InputSpec, Shape, ShapeTree, is_shape, map_shapes, normalized
 from gradloom.naming import snake_case, unique_name
 from gradloom.recording import find_recorded
-from gradloom.symbolic import Call, SymbolicTensor, call_context, infer, record
+from gradloom.symbolic import Call, Called, SymbolicTensor, call_context, infer, record
 from gradloom.trees import flatten, is_literal, map_leaves, unflatten
 from gradloom.variables import Trace, Variable
 
@@ -35,7 +36,7 @@ class LayerOptions(TypedDict, total=False):
     input_dim: int | None
 
 
-class Layer(Constructed):
+class Layer(Constructed, Called):
     """A function of a tensor, or of a list or dict of tensors, with weights of its own.
 
     Subclasses make weights in `build(input_shape)` and compute in `call(x)` or `call(x, training)`. Layers and
@@ -336,6 +337,16 @@ class Layer(Constructed):
                 )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Layer:
+        """Return a layer like this one with weights of its own, equal to these.
+
+        The calls recorded of it are those of the model that is being copied, if any: each adds itself.
+        """
+        copied = memo[id(self)] = object.__new__(type(self))
+        for name, value in self.__dict__.items():
+            copied.__dict__[name] = [] if name == "_calls" else deepcopy(value, memo)
+        return copied
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
