@@ -143,13 +143,16 @@ def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> V
     """1 where the target's class is among the `k` largest predictions, else 0: (N, …, C) gives (N, …).
 
     Nothing is sorted: what counts is how many predictions are larger. Equal ones are all among the `k` largest if the
-    first of them is; a NaN is larger than everything.
+    first of them is. A NaN is larger than every number, and of several NaN the first is the largest, as for `argmax`: so
+    the accuracy with k = 1 is never above that of any other k.
     """
     y_true, y_pred = targets.as_pair(y_true, y_pred)
     labels = ops.expand_dims(targets.class_labels(y_true, y_pred), -1)
     own = ops.take_along_axis(y_pred, labels, axis=-1)
-    larger = ops.cast(ops.logical_not(ops.less_equal(y_pred, own)), "int32")
-    return ops.cast(ops.less(ops.sum(larger, axis=-1), k), "float32")
+    precedes = ops.less(ops.arange(y_pred.shape[-1], dtype=labels.dtype), labels)
+    of_nan = ops.logical_and(ops.isnan(y_pred), precedes)
+    larger = ops.where(ops.isnan(own), of_nan, ops.logical_not(ops.less_equal(y_pred, own)))
+    return ops.cast(ops.less(ops.sum(ops.cast(larger, "int32"), axis=-1), k), "float32")
 
 
 class Accuracy(MeanMetricWrapper):

@@ -175,11 +175,28 @@ def test_top_k_accuracies(seed, k, sparse):
     assert run(kind(k), *split(y_true, y_pred, weights + 1)) == pytest.approx(expected, rel=1e-5)
 
 
+@given(st.integers(0, 999), st.floats(0, 1))
+@settings(max_examples=20)
+def test_top_k_accuracies_rank_nan_as_argmax_does(seed, share):
+    rng = np.random.default_rng(seed)
+    y_pred = rng.standard_normal((40, CLASSES)).astype(np.float32)
+    y_pred[rng.random(y_pred.shape) < share] = np.nan
+    labels = rng.integers(0, CLASSES, 40)
+    # A stable order that begins with NaN, then goes down.
+    order = np.argsort(np.where(np.isnan(y_pred), -np.inf, -y_pred), axis=-1, kind="stable")
+    accuracy = run(metrics.SparseCategoricalAccuracy(), (labels, y_pred))
+    for k in (1, 2, CLASSES):
+        found = run(metrics.SparseTopKCategoricalAccuracy(k), (labels, y_pred))
+        expected = np.mean([label in row[:k] for label, row in zip(labels, order, strict=True)])
+        assert found == pytest.approx(expected)
+        assert found == pytest.approx(accuracy) if k == 1 else found >= accuracy
+
+
 def test_top_k_accuracy_with_ties_nan_and_bad_k():
     tied = np.float32([[1, 1, 1, 0], [0, 2, 2, 1]])
     assert run(metrics.SparseTopKCategoricalAccuracy(1), (np.array([2, 0]), tied)) == 0.5
     broken = np.float32([[np.nan, 0, 0, 0], [0, np.nan, 1, 0]])
-    assert run(metrics.SparseTopKCategoricalAccuracy(1), (np.array([0, 2]), broken)) == 0
+    assert run(metrics.SparseTopKCategoricalAccuracy(1), (np.array([0, 2]), broken)) == 0.5
     assert isinstance(metrics.get("sparse_top_k_categorical_accuracy"), metrics.SparseTopKCategoricalAccuracy)
     assert metrics.TopKCategoricalAccuracy(3).get_config()["k"] == 3
     with pytest.raises(ValueError, match="Expected k as a positive integer. Received: k=0"):
