@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import inspect
 import os
 import runpy
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from gradloom.compiler.errors import GradloomError
 from gradloom.inspection import GRAPH_STAGES, MODES, STAGES, GraphStage, Inspection, inspect_graph, inspect_model
@@ -190,7 +191,10 @@ def _load(target: str) -> Model:
 
 def _model(names: dict[str, Any], place: str, name: str) -> Model:
     models = [key for key, value in names.items() if isinstance(value, Model)]
+    makers = [key for key, value in names.items() if _may_make_a_model(value, names)]
     known = f"models in {place}: {', '.join(models) or 'none'}"
+    if makers:
+        known += f"; functions that may return one: {', '.join(makers)}"
     if not name:
         if len(models) != 1:
             raise CommandError(f"Expected SCRIPT_OR_MODULE:MODEL with the name of one model; {known}")
@@ -210,6 +214,24 @@ def _model(names: dict[str, Any], place: str, name: str) -> Model:
     if not isinstance(found, Model):
         raise CommandError(f"{place}: Expected a model as {name}. Received: {type(found).__name__}; {known}")
     return found
+
+
+def _may_make_a_model(found: Any, names: Mapping[str, Any]) -> bool:
+    """Whether something in a script is a function, or a class of models, to be called without arguments for a model.
+
+    Functions are not tried: one says in its annotation what it returns, or is written in the script and says nothing.
+    """
+    if not inspect.isfunction(found) and not (inspect.isclass(found) and issubclass(found, Model)):
+        return False
+    try:
+        inspect.signature(found).bind()
+        result = found if inspect.isclass(found) else get_type_hints(found).get("return")
+    except (TypeError, ValueError, NameError):  # It wants arguments, or is annotated by what is not there.
+        return False
+    is_own = found.__module__ == names.get("__name__")
+    if inspect.isclass(result) and result is not Any:
+        return issubclass(result, Model) and (is_own or result is not found)
+    return is_own and not found.__name__.startswith("_")
 
 
 @contextlib.contextmanager

@@ -140,8 +140,47 @@ def test_paths_and_arguments_are_as_before(script: str, capsys: pytest.CaptureFi
     assert (sys.path, sys.argv) == before
 
 
+MAKERS = """
+from __future__ import annotations
+from typing import Any
+import gradloom as gl
+from gradloom import Model, Sequential
+from gradloom.applications import Darknet53
+from neighbour import imported, imported_unannotated
+
+def unannotated(width=3): ...
+def annotated() -> Sequential: ...
+def any_result() -> Any: ...
+def with_arguments(width) -> gl.Model: ...
+def other_result() -> int: ...
+def no_result() -> None: ...
+def unknown_result() -> Absent: ...
+def _private(): ...
+lambdas = [lambda: None]
+class Own(Model): ...
+class OwnWithArguments(Model):
+    def __init__(self, width): ...
+class Other: ...
+"""
+
+
+@pytest.mark.parametrize("target", ["makers.py", "makers.py:nothing", "makers", "makers:nothing"])
+def test_functions_that_make_models_are_named_beside_models(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "neighbour.py").write_text(
+        "import gradloom as gl\ndef imported() -> gl.Model: ...\ndef imported_unannotated(): ...\n"
+    )
+    (tmp_path / "makers.py").write_text(MAKERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "makers", raising=False)
+    place = target.partition(":")[0]
+    known = "Darknet53, imported, unannotated, annotated, any_result, Own"
+    assert f"models in {place}: none; functions that may return one: {known}\n" in error(capsys, "show", target) + "\n"
+
+
 def test_errors_about_names(script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    models = f"models in {script}: model, plain"
+    models = f"models in {script}: model, plain; functions that may return one: build"
     assert error(capsys, "show", f"{script}:modle") == f"error: {script} has no 'modle' (did you mean model?); {models}"
     assert models in error(capsys, "show", script)
     assert models in error(capsys, "show", f"{script}:Holder")
