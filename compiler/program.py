@@ -55,6 +55,8 @@ class Argument:
 
     `type` is what the program reads; the caller's array, transposed by `permutation` if there is one, has that type.
     With a `panel`, its last axis is cut into panels of so many columns, which lie one behind the other in memory.
+    What another program prepared (role "prepared") comes as it is stored, in `stored_shape`; everything else is
+    converted from and to `host_shape` by whoever binds arrays.
     A leading `OPEN` size takes any length. Of "indices" the type is one step's part: the array holds the parts of all
     steps back to back, and step s reads part s. `written` says that the program changes the array.
     """
@@ -67,8 +69,21 @@ class Argument:
     written: bool = False
 
     @property
+    def is_converted(self) -> bool:
+        """Whether the program works on a copy of the caller's array in another order."""
+        return bool(self.permutation or self.panel) and self.role != "prepared" and self.type.size != 0
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of the array that the program works on."""
+        *leading, columns = self.type.shape or (1,)
+        return (columns // self.panel, *leading, self.panel) if self.panel else self.type.shape
+
+    @property
     def host_shape(self) -> tuple[int, ...]:
         """The shape of the caller's array."""
+        if self.role == "prepared":
+            return self.stored_shape
         shape = list(self.type.shape)
         for axis, source in enumerate(self.permutation):
             shape[source] = self.type.shape[axis]

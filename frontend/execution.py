@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradloom.compiler.ir import Graph, Input
-from gradloom.compiler.passes.prepare import split_prepare
+from gradloom.compiler.passes.prepare import as_stored, split_prepare
 from gradloom.tracing import TracedGraph
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ class CompiledGraph:
         self._results = {out.name: out.value.type for out in traced.graph.outputs if out.donor is None}
         self._names = {argument.name for argument in self.program.arguments}
         self._supplied = traced.arguments()
-        self._preparation = None if prepare is None else Preparation(prepare, self._supplied)
-        if self._preparation is not None:
+        self._preparation = None
+        if prepare is not None:
+            self._preparation = Preparation(as_stored(prepare, self.program.arguments), self._supplied)
             self._supplied |= self._preparation.results
 
     def bind(self, arrays: Mapping[str, np.ndarray]) -> Binding:

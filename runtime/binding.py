@@ -45,7 +45,7 @@ class Binding:
         self._layouts: list[_Layout] = []
         self._table = (ctypes.c_void_p * max(1, len(arguments)))()
         for number, (argument, array) in enumerate(zip(arguments, self._arrays, strict=True)):
-            if (argument.permutation or argument.panel) and argument.type.size:
+            if argument.is_converted:
                 layout = _Layout(argument, array)
                 self._layouts.append(layout)
                 array = layout.copy

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gradloom.compiler.ir import Constant, Graph, Input, Value
 from gradloom.compiler.ops.base import Movement
+from gradloom.compiler.ops.movement import Reshape, Transpose
 from gradloom.compiler.passes.algorithms import choose_algorithms
 from gradloom.compiler.passes.fixed import changes_inputs, fixed_values
+from gradloom.compiler.program import Argument
 
 PREPARED = "prepared"
 """The role of the inputs that the prepare program supplies."""
@@ -44,6 +48,24 @@ def split_prepare(graph: Graph) -> tuple[Graph | None, Graph]:
     for value, label in labels.items():
         prepare.output(label, inside[value])
     return _without_unread_inputs(prepare), _without_unread_inputs(main)
+
+
+def as_stored(prepare: Graph, arguments: Iterable[Argument]) -> Graph:
+    """The prepare graph with its results in the order in which the other program's `arguments` lie in memory."""
+    result, new = prepare.rebuild()
+    wanted = {argument.name: argument for argument in arguments if argument.role == PREPARED}
+    result.outputs = []
+    for output in prepare.outputs:
+        argument, value = wanted[output.name], new[output.value]
+        if argument.permutation:
+            value = result.apply(Transpose(argument.permutation), value)
+        if argument.panel:
+            *leading, columns = value.shape
+            value = result.apply(Reshape((*leading, columns // argument.panel, argument.panel)), value)
+            axes = len(leading)
+            value = result.apply(Transpose((axes, *range(axes), axes + 1)), value)
+        result.output(output.name, value)
+    return result
 
 
 def _read_by_the_rest(graph: Graph, fixed: set[Value]) -> list[Value]:
