@@ -143,7 +143,7 @@ def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> V
     """1 where the target's class is among the `k` largest predictions, else 0: (N, …, C) gives (N, …).
 
     Nothing is sorted: what counts is how many predictions are larger. Equal ones are all among the `k` largest if the
-    first of them is. A NaN is larger than every number, and of several NaN the first is the largest, as for `argmax`: so
+    first of them is. A NaN is larger than every number, and of several NaN the first is the largest, as for `argmax`:
     the accuracy with k = 1 is never above that of any other k.
     """
     y_true, y_pred = targets.as_pair(y_true, y_pred)
