@@ -134,7 +134,7 @@ class Network(Layer):
             dtype = leaf.dtype if dtypes is None else dtypes[position]
             leaves[position] = SymbolicTensor.open(leaf.shape, dtype, name)
         inputs = unflatten(structure, leaves)
-        outputs, _ = record(self.call, (inputs,), {}, self.name)
+        outputs, _ = record(self._called, (inputs,), {}, self.name)
         self._call_graph = CallGraph(inputs, outputs, self.name)
         self.built = True
 
@@ -159,7 +159,7 @@ class Network(Layer):
         with training_scope(training):
             values = unflatten(self.call_graph.input_structure, self.call_graph.entered(inputs))
             takes_training = {"training": training} if self._call_takes_training() else {}
-            return flatten(self.call(values, **takes_training))[0]
+            return flatten(self._called(values, **takes_training))[0]
 
     def accept_input(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """Check the shapes of data for the inputs, in order.

@@ -43,6 +43,7 @@ def forward_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
         batch = read_batch(trace.graph, rows, types)
         predictions = _predictions(model, batch, training=True)
         loss = model.setup.total_loss(_losses(model, batch, predictions))
+        _check_owned(model, trace)
         for label, value in zip(output_labels(model, PREDICTIONS), predictions, strict=True):
             trace.graph.output(label, value)
         trace.graph.output(LOSS, loss)
@@ -64,6 +65,7 @@ def train_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
             for output, value in losses.items():
                 add_to(output.total, value * float(rows))
         _update_metrics(model, batch, predictions, None)
+        _check_owned(model, trace)
         variables = model.trainable_variables
         values = [variable.symbolic(trace.graph) for variable in variables]
         with layer_scope(setup.optimizer.name):
@@ -103,6 +105,21 @@ def read_batch(graph: Graph, rows: int, types: DataTypes) -> dict[str, Value]:
     data = {label: graph.input(label, type, "data") for label, type in types}
     indices = graph.input(ROWS, TensorType(I32, (rows,)), "indices")
     return {label: ops.take(values, indices, axis=0) for label, values in data.items()}
+
+
+def _check_owned(model: Model, trace: Trace) -> None:
+    """Raise `ValueError` for a variable that should be trained, and is read, but that no layer of the model has."""
+    own = set(model.variables)
+    for variable, value in trace.inputs.items():
+        if variable.trainable and variable.role == "parameter" and variable not in own:
+            origins = trace.graph.provenance[value]
+            where = ", ".join(sorted({f"layer {origin.layer!r}" for origin in origins if origin.layer}))
+            raise ValueError(
+                f"Model {model.name!r}: Expected trainable variables that belong to its layers: as their attributes, "
+                "also in lists, tuples, dicts and sets, or made by add_weight. Received: variable "
+                f"{variable.path!r}, read in {where or 'the loss'}, which training would never change; make it a "
+                "layer's own, or with trainable=False"
+            )
 
 
 def add_to(variable: Variable, value: Value) -> None:

@@ -6,9 +6,11 @@ makes an output that may be written onto that input's memory; whoever runs the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +26,9 @@ from gradloom.recording import find_recorded
 
 ALIGNMENT = 64
 """Bytes: variables begin on a cache line, which is also the widest vector register."""
+
+_drawing = threading.RLock()
+"""Held while initial values are drawn: every reader is to get the one array."""
 
 Role = Literal["parameter", "state", "hyperparameter"]
 
@@ -54,14 +59,28 @@ class Variable(TensorOperators):
     ) -> None:
         self.name = name
         self.path = name if path is None else path
+        layer = current_layer_call()
+        if layer is not None:
+            raise ValueError(
+                f"{layer}: Expected weights, and layers that have some, to be made in __init__ or build: "
+                "call runs anew for each program, and would make new ones each time. Received: variable "
+                f"{self.path!r}, made in call"
+            )
         self.role: Role = role
         self.trainable = bool(trainable)
         self.version = 0
         self.dtype = as_dtype(dtype)
-        initial = self._initial(initializer, shape)
-        self.shape: tuple[int, ...] = initial.shape
-        self._value = aligned_empty(self.shape, self.dtype.numpy)
-        self._value[...] = initial
+        self._array: np.ndarray | None = None
+        self._draw: Callable[[], np.ndarray] | None = None
+        make = initializers.get(initializer) if callable(initializer) or isinstance(initializer, str) else None
+        if isinstance(make, initializers.RandomInitializer) and shape is not None:
+            # Large kernels are often loaded before anyone looks at what was drawn for them.
+            self.shape: tuple[int, ...] = tuple(shape)
+            self._draw = partial(make, self.shape, self.dtype.numpy_name)
+        else:
+            initial = self._initial(initializer, shape)
+            self.shape = initial.shape
+            self._own()[...] = initial
 
     def _initial(self, initializer: Any, shape: Sequence[int] | None) -> np.ndarray:
         if not (callable(initializer) or isinstance(initializer, str)):
@@ -94,6 +113,25 @@ class Variable(TensorOperators):
         return self.type.size
 
     @property
+    def _value(self) -> np.ndarray:
+        """The variable's array; random values are drawn when it is first asked for."""
+        if self._array is None:
+            with _drawing:
+                if self._array is None:
+                    assert self._draw is not None
+                    array = aligned_empty(self.shape, self.dtype.numpy)
+                    array[...] = self._draw()
+                    self._array = array
+        assert self._array is not None
+        return self._array
+
+    def _own(self) -> np.ndarray:
+        """The variable's array, for the caller to fill."""
+        if self._array is None:
+            self._array = aligned_empty(self.shape, self.dtype.numpy)
+        return self._array
+
+    @property
     def value(self) -> np.ndarray:
         """The host array, no copy but read-only: what follows from weights must hear of it when they change."""
         view = self._value.view()
@@ -123,7 +161,7 @@ class Variable(TensorOperators):
             raise DTypeError(
                 f"Variable {self.path!r}: Expected values of dtype {self.dtype.numpy_name}. Received: {array.dtype}"
             )
-        np.copyto(self._value, array, casting="same_kind")
+        np.copyto(self._own(), array, casting="same_kind")
         self.version += 1
 
     def assign_add(self, value: Any) -> None:
@@ -161,8 +199,9 @@ class Variable(TensorOperators):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Become a copy, with a value of its own that is aligned as this class promises."""
         self.__dict__.update(state)
-        self._value = aligned_empty(self.shape, self.dtype.numpy)
-        self._value[...] = state["_value"]
+        if self._array is not None:
+            self._array = None
+            self._own()[...] = state["_array"]
 
     def __repr__(self) -> str:
         return f"<Variable path={self.path} type={self.type} role={self.role} trainable={self.trainable}>"
@@ -271,6 +310,23 @@ class Trace:
 
 
 _traces: ContextVar[tuple[Trace, ...]] = ContextVar("traces", default=())
+
+_layer_call: ContextVar[str | None] = ContextVar("layer_call", default=None)
+
+
+def current_layer_call() -> str | None:
+    """The layer inside whose `call` this is, where no variable can be made; None elsewhere."""
+    return _layer_call.get()
+
+
+@contextmanager
+def layer_call(layer: str | None) -> Iterator[None]:
+    """Refuse new variables inside, as made in the call of `layer`; None allows them again."""
+    token = _layer_call.set(layer)
+    try:
+        yield
+    finally:
+        _layer_call.reset(token)
 
 
 def aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:

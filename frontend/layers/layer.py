@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from copy import deepcopy
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -18,12 +18,13 @@ from gradloom.compiler.ir import Value, current_provenance, layer_scope
 from gradloom.compiler.types import DType, as_dtype
 from gradloom.constructors import Constructed
 from gradloom.initializers import InitializerLike
+from gradloom.layers.contents import SetByInit, held
 from gradloom.layers.shapes import InputSpec, Shape, ShapeTree, is_shape, map_shapes, normalized
 from gradloom.naming import snake_case, unique_name
 from gradloom.recording import find_recorded
 from gradloom.symbolic import Call, Called, SymbolicTensor, call_context, infer, record
 from gradloom.trees import flatten, is_literal, map_leaves, unflatten
-from gradloom.variables import Trace, Variable
+from gradloom.variables import Trace, Variable, current_layer_call, layer_call
 
 
 class LayerOptions(TypedDict, total=False):
@@ -40,7 +41,8 @@ class Layer(Constructed, Called):
     """A function of a tensor, or of a list or dict of tensors, with weights of its own.
 
     Subclasses make weights in `build(input_shape)` and compute in `call(x)` or `call(x, training)`. Layers and
-    variables that are set as attributes, layers also in lists, are the layer's own.
+    variables that are set as attributes, also in (nested) lists, tuples, dicts and sets, are the layer's own. They are
+    made in `__init__` or `build`: `call` runs anew for each program, and is refused to make any.
 
     name: by default the class's name in snake case, numbered: "dense", "dense_1".
     dtype: of the weights, to which floating-point inputs are converted; float32 by default.
@@ -49,6 +51,9 @@ class Layer(Constructed, Called):
     """
 
     input_spec: InputSpec | None = None
+
+    if not TYPE_CHECKING:
+        name = built = _weights = _calls = _trainable = SetByInit()
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class Layer(Constructed, Called):
         self._trainable = bool(trainable)
         self._weights: list[Variable] = []
         self._calls: list[Call] = []
+        self._made_in = current_layer_call()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -126,7 +132,23 @@ class Layer(Constructed, Called):
             x = self._accepted(x)
             if self._call_takes_training():
                 kwargs["training"] = training
-            return self.call(x, *args, **kwargs)
+            return self._called(x, *args, **kwargs)
+
+    def _called(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `call`, which returns tensors and makes no variables."""
+        with layer_call(f"Layer {self.name!r} ({type(self).__name__})"):
+            result = self.call(*args, **kwargs)
+        leaves, structure = flatten(result)
+        leaves = [_read(leaf) if isinstance(leaf, Variable) else leaf for leaf in leaves]
+        tensors = [leaf for leaf in leaves if isinstance(leaf, (Value, SymbolicTensor))]
+        arrays = [leaf for leaf in leaves if isinstance(leaf, np.ndarray)]
+        if arrays or not tensors:
+            received = f"a NumPy array of shape {arrays[0].shape}" if arrays else repr(result)
+            raise TypeError(
+                f"Layer {self.name!r} ({type(self).__name__}): Expected call to return symbolic tensors, made by "
+                f"gl.ops, Python's operators and layers. Received: {received}"
+            )
+        return unflatten(structure, leaves)
 
     def _recorded(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Check and build for open shapes, then record the call."""
@@ -245,13 +267,12 @@ class Layer(Constructed, Called):
 
     @property
     def _sublayers(self) -> list[Layer]:
-        """The layers that are attributes, or in lists that are: looked up each time, since lists grow and shrink."""
-        return [layer for value in self.__dict__.values() for layer in _layers_in(value)]
+        """The layers that are attributes, or in those: looked up each time, since lists grow and shrink."""
+        return held(self.__dict__.values(), Layer)
 
     @property
     def _own_variables(self) -> list[Variable]:
-        attributes = [value for value in self.__dict__.values() if isinstance(value, Variable)]
-        return list(dict.fromkeys([*self._weights, *attributes]))
+        return list(dict.fromkeys([*self._weights, *held(self.__dict__.values(), Variable)]))
 
     @property
     def variables(self) -> list[Variable]:
@@ -366,10 +387,9 @@ def training_scope(training: bool | None) -> Iterator[bool]:
         _training.reset(token)
 
 
-def _layers_in(value: Any) -> list[Layer]:
-    if isinstance(value, Layer):
-        return [value]
-    return [item for item in value if isinstance(item, Layer)] if isinstance(value, (list, tuple)) else []
+def _read(variable: Variable) -> Any:
+    trace = Trace.current()
+    return variable if trace is None else trace.read(variable)
 
 
 def _marks_built(build: Callable[..., None]) -> Callable[..., None]:
@@ -383,7 +403,8 @@ def _marks_built(build: Callable[..., None]) -> Callable[..., None]:
         self._check_shape(shape)
         inside = current_provenance().layer.rsplit("/", 1)[-1] == self.name
         scope: AbstractContextManager[None] = nullcontext() if inside else layer_scope(self.name)
-        with scope:
+        # The first call of a layer may be inside of another's; one that was made there would be built at each call.
+        with scope, layer_call(self._made_in):
             build(self, shape)
         self.built = True
 
