@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import array_shapes
 from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Graph, Input, Value
 from gradloom.compiler.types import F32, TensorType
+from gradloom.initializers import RandomNormal
 from gradloom.variables import ALIGNMENT, Trace, Variable
 from interpreted import evaluate
 
@@ -198,3 +199,20 @@ def test_traces_nest_and_belong_to_their_graphs():
         assert Trace.current() is first
     assert Trace.current() is None
     assert first.variables == [variable] and second.variables == []
+
+
+def test_random_values_are_drawn_when_they_are_first_asked_for():
+    """Weights that are loaded at once are never drawn, which for a large network takes longer than to load them."""
+    drawn = []
+
+    class Counting(RandomNormal):
+        def draw(self, generator, shape, dtype):
+            drawn.append(shape)
+            return super().draw(generator, shape, dtype)
+
+    loaded = Variable(Counting(seed=1), (2, 3))
+    loaded.assign(np.ones((2, 3)))
+    assert loaded.value.sum() == 6 and not drawn
+    asked = Variable(Counting(seed=1), (2, 3))
+    np.testing.assert_array_equal(asked.value, RandomNormal(seed=1)((2, 3)))
+    assert drawn == [(2, 3)]
