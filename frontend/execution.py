@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 
 from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.passes.prepare import as_stored, split_prepare
+from gradloom.runtime.locks import new_lock
 from gradloom.tracing import TracedGraph
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Preparation:
         self.results = {out.name: np.empty(out.value.shape, out.value.dtype.numpy) for out in graph.outputs}
         known = {**supplied, **self.results}
         self._binding = Executable(program).bind({a.name: known[a.name] for a in program.arguments})
-        self._lock = threading.Lock()
+        self._lock = new_lock(self, "_lock")
         self._version: Hashable = None
 
     def update(self, version: Hashable) -> None:
@@ -138,7 +138,7 @@ class PredictProgram:
         self._batch = list(batch.values())
         self._results = [results[label] for label in outputs]
         self._binding = compiled.bind({**batch, **results})
-        self._lock = threading.Lock()
+        self._lock = new_lock(self, "_lock")
 
     def empty(self, samples: int) -> list[np.ndarray]:
         """New arrays for the predictions of so many samples."""

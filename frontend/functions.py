@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from gradloom.compiler.ops import as_value
 from gradloom.compiler.types import TensorType, as_dtype
 from gradloom.execution import CompiledGraph
 from gradloom.naming import distinct
+from gradloom.runtime.locks import new_lock
 from gradloom.tracing import TensorSpec, finish, varied
 from gradloom.trees import LEAF, Structure, as_array, flatten, leaf_names, unflatten
 from gradloom.variables import Trace
@@ -37,7 +37,7 @@ class CompiledFunction:
         self.python_function = f
         self._compiled: dict[Any, tuple[CompiledGraph, list[str], Structure]] = {}
         self._names: dict[Structure, list[str]] = {}
-        self._lock = threading.Lock()
+        self._lock = new_lock(self, "_lock")
         functools.update_wrapper(self, f)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

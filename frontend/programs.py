@@ -13,6 +13,7 @@ from gradloom.compiler.passes.weight_folding import fold_into_weights
 from gradloom.compiler.types import TensorType
 from gradloom.execution import CompiledGraph, PredictProgram
 from gradloom.layers.layer import Layer
+from gradloom.runtime.locks import new_lock
 from gradloom.step_graphs import DataTypes
 from gradloom.tracing import TracedGraph
 
@@ -29,7 +30,7 @@ class StepPrograms:
         self._model = model
         self.memory_limit = memory_limit
         self._kept: dict[Any, Any] = {}
-        self._lock = threading.RLock()
+        self._lock = new_lock(self, "_lock", threading.RLock)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StepPrograms:
         """Return the programs of the copied model: none yet."""

@@ -16,7 +16,6 @@ import hashlib
 import logging
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from gradloom.compiler.errors import GradloomError
 from gradloom.compiler.program import Program, ProgramError
+from gradloom.runtime.locks import new_lock
 
 DEFAULT_LIMIT = 1 << 30
 
@@ -63,7 +63,7 @@ class CacheInfo:
 
 class _Counters:
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = new_lock(self, "lock")
         self.hits = self.misses = 0
 
     def count(self, hit: bool) -> None:

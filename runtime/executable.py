@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Hashable, Mapping
-from weakref import WeakSet
 
 import numpy as np
 
 from gradloom.compiler.program import ALIGNMENT, Program
 from gradloom.runtime.binding import Binding
 from gradloom.runtime.loading import Library
+from gradloom.runtime.locks import new_lock
 from gradloom.runtime.memory import address, allocate
 from gradloom.runtime.threads import Launcher, get_num_threads
 
@@ -25,13 +23,12 @@ class Executable:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.turn = threading.Lock()
+        self.turn = new_lock(self, "turn")
         self._launch = Launcher(Library(program.code))
         self._arena = np.empty(0, np.uint8)
         self._arena_threads = 0
         self._arena_address = 0
         self._last: Binding | None = None
-        _executables.add(self)
 
     def bind(self, arrays: Mapping[str, np.ndarray]) -> Binding:
         """Check one array for each argument, by name, and keep them for many runs.
@@ -60,16 +57,3 @@ class Executable:
             self._arena = allocate(self.program.memory_bytes(threads), ALIGNMENT)
             self._arena_threads, self._arena_address = threads, address(self._arena)
         self._launch(table, self._arena_address, first, steps, threads)
-
-
-_executables: WeakSet[Executable] = WeakSet()
-
-
-def _renew_turns() -> None:
-    """In a forked child nobody is left to release a lock that another thread held."""
-    for executable in _executables:
-        executable.turn = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_turns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from functools import cache
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 from gradloom.compiler.program import LAUNCH, STOP, WORKER, ProgramError
 
 _numbers = itertools.count(1)
-_linking = threading.Lock()
+_linking = threading.RLock()
+"""Held while LLVM links: a fork in between would leave the child with LLVM's own locks taken, by nobody."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_linking.acquire, after_in_parent=_linking.release, after_in_child=_linking.release)
 
 
 class Library:
