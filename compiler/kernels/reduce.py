@@ -1,4 +1,7 @@
-"""Kernels of reductions that keep the last axis: sums over a batch, with the kept axis in the vector lanes."""
+"""Kernels of reductions that keep the last axis: sums over a batch, with the kept axis in the vector lanes.
+
+n elements are combined in chains of 256, whose results are combined in a chain: none is longer than 256 + n / 256.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,9 @@ from gradloom.compiler.ops.base import Position, Reduction
 
 VECTORS = 4
 """Vectors of columns that are summed side by side: enough independent chains to hide the latency of an addition."""
+
+CHAIN = 256
+"""Elements that are combined one after the other; the results of such chains are then combined in one more."""
 
 
 def lower_reduce(task: Task) -> Lowered:
@@ -82,16 +88,34 @@ def _vectors(
     assert isinstance(op, Reduction)
     sizes = [operand.shape[axis] for axis in op.axes]
     jobs = [(reduction, *vector) for vector in vectors for reduction in reductions]
-    initial = [_identity(lowering, reduction, width) for reduction, _, width, _ in jobs]
-    with b.loop(0, math.prod(sizes), initial=initial, name="k") as loop:
-        reduced = b.unravel(loop.index, sizes)
+    identities = [_identity(lowering, reduction, width) for reduction, _, width, _ in jobs]
+
+    def combine(partial: Sequence[Expr], place: Index) -> list[Expr]:
+        """Take in the elements at one place along the reduced axes."""
+        reduced = b.unravel(place, sizes)
         totals = []
-        for carried, (reduction, start, width, active) in zip(loop.carried, jobs, strict=True):
+        for so_far, (reduction, start, width, active) in zip(partial, jobs, strict=True):
             with b.vectorized(width, active):
                 kept = (*leading, ix.lanes(first + start, active))
                 element = evaluator.read(reduction.inputs[0], _merge(kept, reduced, op.axes))
-                totals.append(b.binary(reduction.op.opcode, carried, b.broadcast(element, width)))  # type: ignore[attr-defined]
-        loop.next(*totals)
+                totals.append(b.binary(reduction.op.opcode, so_far, b.broadcast(element, width)))  # type: ignore[attr-defined]
+        return totals
+
+    count = math.prod(sizes)
+    if count <= CHAIN:
+        with b.loop(0, count, initial=identities, name="k") as loop:
+            loop.next(*combine(loop.carried, loop.index))
+    else:
+        with b.loop(0, -(-count // CHAIN), initial=identities, name="chain") as loop:
+            length = lowering.span(loop.index, CHAIN, count)
+            with b.loop(0, length, initial=identities, high=CHAIN - 1, name="k") as link:
+                link.next(*combine(link.carried, loop.index.scaled(CHAIN) + link.index))
+            loop.next(
+                *(
+                    b.binary(reduction.op.opcode, total, partial)  # type: ignore[attr-defined]
+                    for total, partial, (reduction, *_) in zip(loop.carried, link.results, jobs, strict=True)
+                )
+            )
     results: dict[tuple[Value, int], Expr] = {
         (reduction, start): result for result, (reduction, start, _, _) in zip(loop.results, jobs, strict=True)
     }

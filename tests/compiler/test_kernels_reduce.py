@@ -137,3 +137,20 @@ def feed(kind: str, x: Value) -> Value:
     if kind == "matmul" and x.ndim >= 2:
         return ops.matmul(x, ops.matmul(ops.swapaxes(x, -1, -2), x)) * 0.01
     return x
+
+
+@pytest.mark.parametrize("count", [256, 257, 512, 100_001])
+def test_no_chain_of_additions_is_long(count: int) -> None:
+    """Equal elements are the worst case of one chain: every rounding goes the same way."""
+    graph = Graph("chains")
+    x = graph.input("x", TensorType(F32, (count, 5)))
+    graph.output("sum", graph.apply(Sum((0,)), x))
+    graph.output("max", graph.apply(Max((0,)), x))
+    array = np.full((count, 5), 0.1, np.float32)
+    array[-1] = [0.2, 0.1, 1.0, 0.1, 0.3]
+    program = pipeline.compile_graph(graph, pipeline.Options(cores=2))
+    found = run_program(program, graph, {"x": array})
+    longest = min(count, 256) + -(-count // 256)
+    np.testing.assert_allclose(found["sum"], array.astype(float).sum(0), rtol=longest * np.finfo(np.float32).eps / 2)
+    np.testing.assert_array_equal(found["max"], array.max(0))
+    assert_same(run_program(program, graph, {"x": array}, 2), found)
