@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
@@ -275,22 +275,21 @@ class Graph:
         self.captured: dict[str, np.ndarray] = {}
         self.gradient_rules: dict[int, GradientRule] = {}
         self._interned: dict[tuple[Any, ...], Value] = {}
+        self._inputs: dict[str, Value] = {}
 
     @property
     def inputs(self) -> list[Value]:
         """The inputs in the order in which they were added."""
-        return [value for value in self.values if isinstance(value.op, Input)]
+        return list(self._inputs.values())
+
+    @property
+    def labels(self) -> KeysView[str]:
+        """The labels of the inputs."""
+        return self._inputs.keys()
 
     def input(self, label: str, type: TensorType, role: str = "argument", permutation: tuple[int, ...] = ()) -> Value:
         """Add an argument, or return it if it is there; raises `VerificationError` if another one has its label."""
-        op = Input(label, type, role, permutation)
-        for known in self.inputs:
-            if known.op != op and isinstance(known.op, Input) and known.op.label == label:
-                raise VerificationError(
-                    f"graph {self.name!r}: Expected inputs of different labels. Received: another {label!r}, "
-                    f"{type} beside {known.type}"
-                )
-        return self.apply(op)
+        return self.apply(Input(label, type, role, permutation))
 
     def constant(self, value: Any, dtype: DType | str | None = None) -> Value:
         """Add a literal from a Python number or an array."""
@@ -308,9 +307,8 @@ class Graph:
             return self.constant(array)
         label = next((label for label, known in self.captured.items() if _same(known, array)), None)
         if label is None:
-            taken = {value.op.label for value in self.inputs if isinstance(value.op, Input)}
-            numbered = (f"captured_{number}" for number in itertools.count(len(self.captured)))
-            label = next(name for name in numbered if name not in taken)
+            names = map("captured_{}".format, itertools.count(len(self.captured)))
+            label = next(name for name in names if name not in self.labels)
             self.captured[label] = np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
         return self.input(label, TensorType(as_dtype(array.dtype), array.shape), role="captured")
 
@@ -332,9 +330,13 @@ class Graph:
             message = f"{op}({operands}): {error}" + (f"  [{where}]" if where else "")
             raise type(error)(message) from None
         key = (op, tuple(value.number for value in inputs), type_)
-        value_ = self._interned.get(key)
-        if value_ is None:
+        if (value_ := self._interned.get(key)) is None:
             value_ = Value(self, op, inputs, type_, len(self.values))
+            if isinstance(op, Input) and (known := self._inputs.setdefault(op.label, value_)) is not value_:
+                raise VerificationError(
+                    f"graph {self.name!r}: Expected inputs of different labels. Received: another {op.label!r}, "
+                    f"{op.type} beside {known.type}"
+                )
             self.values.append(value_)
             self._interned[key] = value_
             self.provenance[value_] = origins
@@ -374,9 +376,8 @@ class Graph:
 
     def users(self) -> Mapping[Value, list[Value]]:
         """For each live node the live nodes that read it (an output is no user)."""
-        live = self.live()
-        users: dict[Value, list[Value]] = {value: [] for value in live}
-        for value in live:
+        users: dict[Value, list[Value]] = {value: [] for value in self.live()}
+        for value in users:
             for operand in dict.fromkeys(value.inputs):
                 users[operand].append(value)
         return users

@@ -305,8 +305,7 @@ class Trace:
 
     def _label(self, variable: Variable) -> str:
         # Two models may both have a "dense/kernel": inputs of equal label and type would be interned as one.
-        taken = {value.op.label for value in self.graph.inputs if isinstance(value.op, Input)}
-        return numbered(variable.path, taken)
+        return numbered(variable.path, self.graph.labels)
 
 
 _traces: ContextVar[tuple[Trace, ...]] = ContextVar("traces", default=())
