@@ -177,6 +177,11 @@ class Program:
         """Bytes of the arena for a run on `threads` threads."""
         return self.arena_bytes + threads * self.scratch_bytes
 
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes that a run on one thread needs, with the arguments, as far as their sizes are known."""
+        return self.memory_bytes(1) + sum(max(0, argument.type.nbytes) for argument in self.arguments)
+
     def to_bytes(self) -> bytes:
         """Serialize: magic, version, length of the header, header as JSON, object code."""
         header = json.dumps(

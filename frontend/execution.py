@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gradloom.compiler.errors import MemoryLimitError
 from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.passes.prepare import as_stored, split_prepare
 from gradloom.runtime.locks import new_lock
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 class CompiledGraph:
     """Compiles a traced graph and runs it: variables and captured arrays are supplied here, the rest by the caller.
 
-    Raises `MemoryLimitError` when the program would need more than `memory_limit` bytes, before anything runs.
+    Raises `MemoryLimitError` when the program would need more than `memory_limit` bytes, by default those that the
+    machine has, before anything runs.
     Several threads may run one at the same time.
     """
 
@@ -104,18 +106,26 @@ def compiled_program(graph: Graph, memory_limit: int | None = None) -> Program:
     """Return the program for a graph, from the cache of compiled code if it is there.
 
     Work is divided for the processors there are, not for the threads in use: results are the same for any number.
+    Raises `MemoryLimitError` for one that needs more than `memory_limit`, or than there is.
     """
     from gradloom.compiler.options import Options, cache_key
     from gradloom.runtime import cache
     from gradloom.runtime.cpus import available_cpus
+    from gradloom.runtime.memory import physical_memory
 
-    options = Options(cores=available_cpus(), memory_limit=memory_limit)
+    limit = physical_memory() if memory_limit is None else memory_limit
+    options = Options(cores=available_cpus())
     key = cache_key(graph, options)
     program = cache.load(key)
-    if program is None:
+    if program is None or program.needed_bytes > limit:
         from gradloom.compiler import pipeline  # the compiler's back end loads when there is something to compile
 
-        program = pipeline.compile_graph(graph, options)
+        try:
+            program = pipeline.compile_graph(graph, replace(options, memory_limit=limit))
+        except MemoryLimitError as error:
+            if memory_limit is None:
+                raise MemoryLimitError(f"{error}; the limit is the memory that there is") from None
+            raise
         cache.store(key, program)
     # The cache knows no names: a program may have been compiled for a graph that calls its arguments otherwise.
     names = [value.op.label for value in graph.inputs if isinstance(value.op, Input)]

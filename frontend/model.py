@@ -70,8 +70,8 @@ class Model(Network):
         For several outputs a list with one loss for each, a dict by the names of outputs, or one loss for all; None
         for an output without a loss. What is made small is their sum, each times its number in `loss_weights`.
         Metrics are a list with those of each output, or a dict by their names.
-        memory_limit: bytes that a program may use besides the weights and the data; one that needs more is refused with
-        a `MemoryLimitError` before anything runs.
+        memory_limit: bytes that a program may use, with the weights and without the data sets, by default those of the
+        machine; one that needs more is refused with a `MemoryLimitError` before anything runs.
         Keras's default optimizer is "rmsprop". Raises `ValueError` naming the nearest known names for an unknown one.
         """
         if memory_limit is not None and not _is_integer(memory_limit, 1):

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from gradloom.runtime.control_groups import group_folders
+
 
 def available_cpus(root: Path = Path("/")) -> int:
     """The processors of the affinity mask, or as many as the CPU quota amounts to (rounded up) if that is less.
@@ -18,21 +20,8 @@ def available_cpus(root: Path = Path("/")) -> int:
 
 def _quotas(root: Path) -> Iterator[int]:
     """The limit of each control group around this process, in processors rounded up."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except (OSError, ValueError):
-        return
-    for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mounts = [root / "sys/fs/cgroup" / mount for mount in ("cpu", "cpu,cpuacct")]
-        for base in mounts if controllers else [root / "sys/fs/cgroup"]:
-            group = base / path.strip("/")
-            # A group is bound by the limits of the groups around it, too.
-            for folder in (group, *group.parents):
-                if folder.is_relative_to(base):
-                    yield from _quota(folder)
+    for folder in group_folders("cpu", root):
+        yield from _quota(folder)
 
 
 def _quota(folder: Path) -> Iterator[int]:

@@ -333,3 +333,30 @@ def test_what_cannot_be_differentiated_is_refused() -> None:
         gl.grad(vector, argnums=1)(1.0)
     with pytest.raises(TypeError, match="gl.grad: Expected a function. Received: 'f'"):
         gl.grad("f")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("f", "where"),
+    [
+        (lambda x: x[:, None] * x[None, :], "no intermediate results"),
+        (lambda x: gl.ops.matmul(gl.ops.softmax(x[:, None] * x[None, :]), x), "the peak is in kernel"),
+        (lambda x: gl.ops.matmul(gl.ops.zeros((x.shape[0], x.shape[0])) + 1.0, x), "for its arguments"),
+    ],
+    ids=["result", "intermediate", "prepared"],
+)
+def test_more_memory_than_there_is(f: Any, where: str) -> None:
+    with pytest.raises(gl.compiler.MemoryLimitError, match=f"{where}.*; the limit is the memory that there is$"):
+        gl.function(f)(np.ones(2_000_000, np.float32))
+
+
+def test_a_warm_cache_lets_nothing_through_that_needs_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    def outer(x: Any) -> Any:
+        return gl.ops.sum(gl.ops.softmax(x[:, None] * x[None, :]), axis=0)
+
+    x = np.ones(1000, np.float32)
+    expected = gl.function(outer)(x)
+    monkeypatch.setattr("gradloom.runtime.memory.physical_memory", lambda: 3_000_000)
+    with pytest.raises(MemoryError, match="Expected a program within memory_limit=3000000 bytes"):
+        gl.function(outer)(x)
+    monkeypatch.setattr("gradloom.runtime.memory.physical_memory", lambda: 30_000_000)
+    np.testing.assert_array_equal(gl.function(outer)(x), expected)

@@ -358,6 +358,9 @@ def test_a_memory_limit_is_kept_before_anything_runs() -> None:
     assert_equal_bits(before, model.get_weights())
     model.compile("sgd", "sparse_categorical_crossentropy", memory_limit=10_000_000)
     model.fit(x, y, verbose=0)
+    model.compile("sgd", "sparse_categorical_crossentropy", memory_limit=100)
+    with pytest.raises(MemoryError, match="100"):  # also what the cache of compiled code holds
+        model.fit(x, y, verbose=0)
 
 
 def test_a_batch_is_never_larger_than_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
