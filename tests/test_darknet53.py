@@ -11,16 +11,19 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gradloom as gl
+from compiled import run_program
 from gradloom.applications.published import WEIGHTS
 from gradloom.compiler.autodiff import gradients
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph
+from gradloom.compiler.pipeline import Options, compile_graph
 from gradloom.compiler.types import F64, TensorType
 from gradloom.formats import darknet
 from gradloom.variables import Trace
@@ -153,7 +156,10 @@ def test_a_shape_of_another_rank_is_refused() -> None:
 
 @pytest.mark.parametrize("normalization", [darknet.BatchNormalization, gl.layers.BatchNormalization])
 def test_the_gradient_of_a_residual_block(normalization: type[gl.Layer]) -> None:
-    """In training and float64, along a random direction of the input and all weights: against central differences."""
+    """In training and float64, along a random direction of the input and all weights: against central differences.
+
+    The gradient that is compiled, along the differences of the compiled loss; and likewise by the interpreter.
+    """
     rng = np.random.default_rng(0)
     layers = [
         gl.layers.Conv2D(4, 1, padding="same", use_bias=False, dtype="float64", name="squeeze"),
@@ -181,14 +187,16 @@ def test_the_gradient_of_a_residual_block(normalization: type[gl.Layer]) -> None
     point |= {label: array.astype(np.float64) for label, array in trace.arguments().items()}
     direction = {label: rng.normal(size=point[label].shape) for label in labels}
 
-    outputs = interpret(graph, point)
-    slope = sum(np.sum(outputs[f"gradient_{n}"] * direction[label]) for n, label in enumerate(labels))
+    program = compile_graph(graph, Options(cores=2))
     step = 1e-5
-    ahead, behind = (
-        interpret(graph, point | {label: point[label] + sign * step * direction[label] for label in labels})["loss"]
-        for sign in (1, -1)
-    )
-    assert slope == pytest.approx((ahead - behind) / (2 * step), rel=1e-6)
+    for evaluate in (partial(interpret, graph), partial(run_program, program, graph)):
+        outputs = evaluate(point)
+        slope = sum(np.sum(outputs[f"gradient_{n}"] * direction[label]) for n, label in enumerate(labels))
+        ahead, behind = (
+            evaluate(point | {label: point[label] + sign * step * direction[label] for label in labels})["loss"]
+            for sign in (1, -1)
+        )
+        assert slope == pytest.approx((ahead - behind) / (2 * step), rel=1e-6)
 
 
 @pytest.mark.skipif(not os.environ.get("GRADLOOM_DATA"), reason="GRADLOOM_DATA names no folder with Fashion-MNIST")

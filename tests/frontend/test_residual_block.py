@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from numpy_images import conv
 
 import gradloom as gl
+from compiled import run_program
 from gradloom import layers
 from gradloom.compiler.autodiff import gradients
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph
+from gradloom.compiler.pipeline import Options, compile_graph
 from gradloom.compiler.types import TensorType, as_dtype
 from gradloom.layers.layer import training_scope
 from gradloom.variables import Trace
@@ -32,6 +35,7 @@ def block(x: Any, dtype: str = "float32") -> Any:
 
 
 def test_gradients_of_every_weight_and_the_images_against_differences() -> None:
+    """Those of the compiled program against differences of its own loss, and likewise those of the interpreter."""
     rng = np.random.default_rng(0)
     inputs = gl.Input((4, 5, CHANNELS), dtype="float64")
     model = gl.Model(inputs, block(inputs, "float64"))
@@ -44,19 +48,20 @@ def test_gradients_of_every_weight_and_the_images_against_differences() -> None:
         graph.output("loss", loss)
         for place, gradient in enumerate(gradients([loss], wrt)):
             graph.output(f"gradient_{place}", gradient)
-    arrays = {"x": images} | {label: array.copy() for label, array in trace.arguments().items()}
-    results = interpret(graph, arrays)
-    for place, value in enumerate(wrt):
-        array = arrays[value.op.attributes["label"]]
-        direction = rng.normal(size=array.shape)
-        direction /= np.linalg.norm(direction)
-        step, before, sides = 1e-5, array.copy(), []
-        for sign in (1, -1):
-            array[...] = before + sign * step * direction
-            sides.append(float(interpret(graph, arrays)["loss"]))
-        array[...] = before
-        difference = (sides[0] - sides[1]) / (2 * step)
-        assert (results[f"gradient_{place}"] * direction).sum() == pytest.approx(difference, rel=1e-6, abs=1e-8)
+    arrays = {"x": images} | graph.captured | {label: array.copy() for label, array in trace.arguments().items()}
+    program = compile_graph(graph, Options(cores=2))
+    for evaluated in (partial(interpret, graph), partial(run_program, program, graph)):
+        results = evaluated(arrays)
+        for place, value in enumerate(wrt):
+            label = value.op.attributes["label"]
+            direction = rng.normal(size=arrays[label].shape)
+            direction /= np.linalg.norm(direction)
+            step = 1e-5
+            ahead, behind = (
+                float(evaluated(arrays | {label: arrays[label] + sign * step * direction})["loss"]) for sign in (1, -1)
+            )
+            found = (results[f"gradient_{place}"] * direction).sum()
+            assert found == pytest.approx((ahead - behind) / (2 * step), rel=1e-6, abs=1e-8)
 
 
 def test_the_block_at_inference_against_numpy() -> None:
