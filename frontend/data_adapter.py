@@ -34,10 +34,6 @@ class Dataset:
         """The rows from `start` to `stop`, without a copy."""
         return Dataset({label: array[start:stop] for label, array in self.arrays.items()})
 
-    def padded(self, rows: int) -> Dataset:
-        """A copy with zeros after its rows, `rows` in all: zeros are valid labels, and weigh nothing."""
-        return Dataset({label: _padded(array, rows) for label, array in self.arrays.items()})
-
     def weighted_by_class(self, class_weight: Mapping[int, float] | None, classes: int | None) -> Dataset:
         """Multiply the weights of samples by those of their classes, of which there are so many, if known.
 
@@ -189,9 +185,3 @@ def _as_int32(array: np.ndarray) -> np.ndarray:
     if array.size and (array.min() < -(2**31) or array.max() >= 2**31):
         raise ValueError(f"Expected integer targets that fit 32 bits. Received: {array.min()} … {array.max()}")
     return array.astype(np.int32)
-
-
-def _padded(array: np.ndarray, rows: int) -> np.ndarray:
-    result = np.zeros((rows, *array.shape[1:]), array.dtype)
-    result[: len(array)] = array
-    return result

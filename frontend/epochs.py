@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import numpy as np
 from gradloom.callbacks import CallbackList
 from gradloom.data_adapter import Dataset
 from gradloom.execution import CompiledGraph
-from gradloom.step_graphs import ROWS, VALID
+from gradloom.step_graphs import ROWS, DataTypes
 from gradloom.training_setup import TrainingSetup
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FIRST_STEPS = 8
 
 @dataclass(frozen=True)
 class Segment:
-    """Steps of one program on one set of arrays; `samples` is how many of a step's rows are no padding."""
+    """Steps of one program on one set of arrays, each of `samples` samples."""
 
     compiled: CompiledGraph
     binding: Binding
@@ -61,6 +61,23 @@ class Segment:
         return FIRST_STEPS if seconds is None else max(1, int(INTERVAL / max(seconds, 1e-9)))
 
 
+def _segments(
+    program: Callable[[int, DataTypes], CompiledGraph],
+    data: Dataset,
+    order: np.ndarray,
+    batches: Iterable[tuple[int, int]],
+) -> list[Segment]:
+    """Bind programs to a data set that is read in `order`: for each pair so many steps of so many samples."""
+    segments, first = [], 0
+    for steps, rows in batches:
+        if steps:
+            compiled = program(rows, data.types)
+            binding = compiled.bind({**data.arrays, ROWS: order[first : first + steps * rows]})
+            segments.append(Segment(compiled, binding, steps, rows))
+            first += steps * rows
+    return segments
+
+
 class Training:
     """A data set that is trained on epoch by epoch: programs are compiled and arrays bound when it is made.
 
@@ -79,15 +96,10 @@ class Training:
         self._setup = setup
         self._shuffle = shuffle
         self._order = np.arange(len(data), dtype=np.int32)
-        self._segments: list[Segment] = []
         full, rest = divmod(len(data), batch_size)
         if steps_per_epoch is not None and steps_per_epoch <= full:
             full, rest = steps_per_epoch, 0
-        for steps, rows, first in ((full, batch_size, 0), (min(rest, 1), rest, full * batch_size)):
-            if steps:
-                compiled = programs.train(rows, data.types)
-                order = self._order[first : first + steps * rows]
-                self._segments.append(Segment(compiled, compiled.bind({**data.arrays, ROWS: order}), steps, rows))
+        self._segments = _segments(programs.train, data, self._order, ((full, batch_size), (min(rest, 1), rest)))
 
     @property
     def steps(self) -> int:
@@ -118,28 +130,17 @@ class Training:
 
 
 class Testing:
-    """A data set that loss and metrics are computed on; its last batch is padded with samples that weigh nothing.
+    """A data set that loss and metrics are computed on, its last batch by a program of its own if it is smaller.
 
-    A batch is never larger than the data set: nothing is compiled, or takes memory, for padding alone.
+    Padding would not do: models, losses and metrics may look across the samples of a batch.
     """
 
     def __init__(self, programs: StepPrograms, setup: TrainingSetup, data: Dataset, batch_size: int) -> None:
         self._setup = setup
         self._samples = len(data)
-        self._segments: list[Segment] = []
-        batch_size = min(batch_size, max(1, len(data)))
-        compiled = programs.test(batch_size, data.types)
         full, rest = divmod(len(data), batch_size)
-        if full:
-            order = np.arange(full * batch_size, dtype=np.int32)
-            arrays = {**data.arrays, VALID: np.ones(len(data), np.float32), ROWS: order}
-            self._segments.append(Segment(compiled, compiled.bind(arrays), full, batch_size))
-        if rest:
-            padded = data.rows(full * batch_size, len(data)).padded(batch_size)
-            valid = np.zeros(batch_size, np.float32)
-            valid[:rest] = 1
-            arrays = {**padded.arrays, VALID: valid, ROWS: np.arange(batch_size, dtype=np.int32)}
-            self._segments.append(Segment(compiled, compiled.bind(arrays), 1, rest))
+        order = np.arange(len(data), dtype=np.int32)
+        self._segments = _segments(programs.test, data, order, ((full, batch_size), (min(rest, 1), rest)))
 
     @property
     def steps(self) -> int:

@@ -221,16 +221,19 @@ class Model(Network):
         printed.
         """
         arrays = self._features(x)
-        rows, samples = _positive(batch_size, DEFAULT_BATCH_SIZE, "batch_size"), len(arrays[0])
-        # A batch far larger than the data takes no memory for padding; by powers of two, so that calls with few samples
-        # more or less share a program.
-        rows = min(rows, max(DEFAULT_BATCH_SIZE, 1 << (samples - 1).bit_length()))
-        types = [TensorType(as_dtype(array.dtype), (rows, *array.shape[1:])) for array in arrays]
-        program = self._programs.predict(types)
-        predictions = program.empty(samples)
-        for start in range(0, samples, rows):
-            batch = slice(start, start + rows)
-            program.run([array[batch] for array in arrays], [result[batch] for result in predictions])
+        batch_size, samples = _positive(batch_size, DEFAULT_BATCH_SIZE, "batch_size"), len(arrays[0])
+        predictions: list[np.ndarray] = []
+        full = samples // batch_size * batch_size
+        # The last batch is a program of its own, unless the model looks at each sample alone.
+        for first, last, rows in ((0, full, batch_size), (full, samples, samples - full)):
+            if first == last:
+                continue
+            types = [TensorType(as_dtype(array.dtype), (rows, *array.shape[1:])) for array in arrays]
+            program = self._programs.predict(types, most=batch_size)
+            predictions = predictions or program.empty(samples)
+            for start in range(first, last, rows):
+                batch = slice(start, start + rows)
+                program.run([array[batch] for array in arrays], [result[batch] for result in predictions])
         return self.call_graph.result(predictions)
 
     def train_on_batch(
@@ -332,6 +335,7 @@ class Model(Network):
             for place, tensor in enumerate(graph.inputs):
                 if arrays[place].ndim == 1 and tensor.shape[1:] == (1,):  # One number per sample may come as a vector.
                     arrays[place] = arrays[place][:, np.newaxis]
+            self.require_batches()
             self.accept_input([array.shape for array in arrays])
             return arrays
         leaves, structure = self._first_data(x)
@@ -339,6 +343,7 @@ class Model(Network):
         arrays = data_adapter.features(leaves, names)
         shapes = unflatten(structure, [(None, *array.shape[1:]) for array in arrays])
         self.build_layers(shapes, [as_dtype(array.dtype) for array in arrays])
+        self.require_batches()
         return arrays
 
     def _checked(self, setup: TrainingSetup, x: Any, y: Any, sample_weight: Any = None) -> Dataset:

@@ -36,6 +36,7 @@ class Network(Layer):
         if inputs is not None:
             self._call_graph = CallGraph(inputs, outputs, self.name)
             self.built = True
+            self.require_batches()
 
     # Structure.
 
@@ -114,6 +115,19 @@ class Network(Layer):
                 "the first layer input_shape=, call build(input_shape), or fit it. Received: a model that is not built"
             )
 
+    def require_batches(self) -> None:
+        """Raise `ShapeError` unless every output has a row for each sample: what data is given for, and taken from."""
+        for probe in (0, 1):
+            batches = [tensor.probes[probe].shape[0] for tensor in self.inputs]
+            for tensor in self.outputs:
+                rows = tensor.probes[probe].shape[:1]
+                if not rows or rows[0] not in batches:
+                    raise ShapeError(
+                        f"Model {self.name!r}: Expected outputs whose first axis is the batch. Received: output "
+                        f"{tensor.name!r} of shape {tensor.shape}, {rows[0] if rows else 'no'} rows for a batch of "
+                        f"{batches[0]}"
+                    )
+
     # Weights and computation.
 
     def build(self, input_shape: ShapeTree) -> None:
@@ -156,6 +170,7 @@ class Network(Layer):
 
     def forward(self, inputs: Sequence[Value], training: bool) -> list[Value]:
         """Compute the model's results, in order, in the graph that is being traced; `inputs` are data as they came."""
+        self.require_batches()
         with training_scope(training):
             values = unflatten(self.call_graph.input_structure, self.call_graph.entered(inputs))
             takes_training = {"training": training} if self._call_takes_training() else {}

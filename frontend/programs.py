@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradloom import step_graphs
+from gradloom.compiler.passes.batch_rows import rows_are_independent
 from gradloom.compiler.passes.weight_folding import fold_into_weights
 from gradloom.compiler.types import TensorType
 from gradloom.execution import CompiledGraph, PredictProgram
@@ -41,20 +42,33 @@ class StepPrograms:
         return self._step(step_graphs.train_step, rows, types, tuple(_trainable_flags(self._model)))
 
     def test(self, rows: int, types: DataTypes) -> CompiledGraph:
-        """The test step for batches of `rows` samples, some of which may be padding."""
+        """The test step for batches of `rows` samples."""
         return self._step(step_graphs.test_step, rows, types)
 
-    def predict(self, types: Sequence[TensorType]) -> PredictProgram:
-        """The predict step for batches of these types."""
-        model = self._model
+    def predict(self, types: Sequence[TensorType], most: int) -> PredictProgram:
+        """The predict step for batches of these types.
+
+        Where samples do not depend on each other it is one for more of them, by powers of two up to `most` and less
+        than twice as many, so that calls with some samples more or less share programs.
+        """
+        rows = types[0].shape[0]
+        padded = most if most < 2 * rows else 1 << (rows - 1).bit_length()
 
         def make() -> PredictProgram:
-            traced = step_graphs.predict_step(model, types)
-            compiled = self._compiled(replace(traced, graph=fold_into_weights(traced.graph)))
-            outputs = step_graphs.output_labels(model, step_graphs.PREDICTIONS)
-            return PredictProgram(compiled, step_graphs.input_labels(model), outputs)
+            traced = step_graphs.predict_step(self._model, types)
+            if padded > rows:
+                larger = [TensorType(type.dtype, (padded, *type.shape[1:])) for type in types]
+                other = step_graphs.predict_step(self._model, larger)
+                if rows_are_independent(other.graph, traced.graph):
+                    return self._once(("predict", padded, *larger), lambda: self._predict_program(other))
+            return self._predict_program(traced)
 
-        return self._once(("predict", *types), make)
+        return self._once(("predict", padded, *types), make)
+
+    def _predict_program(self, traced: TracedGraph) -> PredictProgram:
+        compiled = self._compiled(replace(traced, graph=fold_into_weights(traced.graph)))
+        outputs = step_graphs.output_labels(self._model, step_graphs.PREDICTIONS)
+        return PredictProgram(compiled, step_graphs.input_labels(self._model), outputs)
 
     def _step(self, build: Callable[..., TracedGraph], rows: int, types: DataTypes, *more: Any) -> CompiledGraph:
         key = (build.__name__, rows, types, *more)

@@ -9,7 +9,7 @@ from gradloom import ops
 from gradloom.call_graph import is_single
 from gradloom.compiler.autodiff import gradients
 from gradloom.compiler.ir import Graph, Value, layer_scope
-from gradloom.compiler.types import F32, I32, OPEN, TensorType
+from gradloom.compiler.types import I32, TensorType
 from gradloom.data_adapter import labels
 from gradloom.tracing import TracedGraph, finish
 from gradloom.training_setup import OutputSetup
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DataTypes = tuple[tuple[str, TensorType], ...]
 """Labels and types of the data sets that a step reads rows of: x, y and, where samples are weighted, sample_weight."""
 
-ROWS, PREDICTIONS, LOSS, VALID = "rows", "predictions", "loss", "valid"
+ROWS, PREDICTIONS, LOSS = "rows", "predictions", "loss"
 
 
 def input_labels(model: Model) -> list[str]:
@@ -64,7 +64,7 @@ def train_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
         with layer_scope(LOSS):
             for output, value in losses.items():
                 add_to(output.total, value * float(rows))
-        _update_metrics(model, batch, predictions, None)
+        _update_metrics(model, batch, predictions)
         _check_owned(model, trace)
         variables = model.trainable_variables
         values = [variable.symbolic(trace.graph) for variable in variables]
@@ -74,18 +74,16 @@ def train_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
 
 
 def test_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
-    """Loss and metrics of a batch in which `valid` is 1 for samples and 0 for padding."""
+    """Loss and metrics of a batch."""
     trace = Trace(Graph("test"))
     with trace:
-        batch = read_batch(trace.graph, rows, (*types, (VALID, TensorType(F32, (OPEN,)))))
-        valid = batch[VALID]
+        batch = read_batch(trace.graph, rows, types)
         predictions = _predictions(model, batch, training=False)
-        losses = _losses(model, batch, predictions, valid)
+        losses = _losses(model, batch, predictions)
         with layer_scope(LOSS):
             for output, value in losses.items():
-                # A mean over the padded batch counts all rows, other reductions only those that have weight.
-                add_to(output.total, value * (float(rows) if output.loss_is_mean else ops.sum(valid)))
-        _update_metrics(model, batch, predictions, valid)
+                add_to(output.total, value * float(rows))
+        _update_metrics(model, batch, predictions)
     return finish(trace)
 
 
@@ -137,20 +135,16 @@ def _outputs(model: Model) -> list[tuple[OutputSetup, str, str]]:
     return list(zip(model.setup.outputs, *names, strict=True))
 
 
-def _losses(
-    model: Model, batch: Mapping[str, Value], predictions: Sequence[Value], valid: Value | None = None
-) -> dict[OutputSetup, Value]:
-    """The loss of each output that has one; padding, where `valid` is 0, weighs nothing."""
+def _losses(model: Model, batch: Mapping[str, Value], predictions: Sequence[Value]) -> dict[OutputSetup, Value]:
+    """The loss of each output that has one."""
     return {
-        output: output.compute_loss(batch[y], prediction, batch.get(weight, valid))
+        output: output.compute_loss(batch[y], prediction, batch.get(weight))
         for (output, y, weight), prediction in zip(_outputs(model), predictions, strict=True)
         if output.loss is not None
     }
 
 
-def _update_metrics(
-    model: Model, batch: Mapping[str, Value], predictions: Sequence[Value], valid: Value | None
-) -> None:
+def _update_metrics(model: Model, batch: Mapping[str, Value], predictions: Sequence[Value]) -> None:
     for (output, y, weight), prediction in zip(_outputs(model), predictions, strict=True):
         if output.is_used:
-            output.update_metrics(batch[y], prediction, valid, batch.get(weight, valid))
+            output.update_metrics(batch[y], prediction, batch.get(weight))

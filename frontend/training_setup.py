@@ -17,8 +17,6 @@ from gradloom.metrics import Metric, MetricLike
 from gradloom.optimizers import OptimizerLike
 from gradloom.variables import Variable
 
-MEAN_REDUCTIONS = ("sum_over_batch_size", "mean", "none", None)
-
 
 class OutputSetup:
     """Loss and metrics of one output of a model.
@@ -43,23 +41,18 @@ class OutputSetup:
         """Whether targets are needed."""
         return self.loss is not None or bool(self.plain) or bool(self.weighted)
 
-    @property
-    def loss_is_mean(self) -> bool:
-        """Whether the loss is a sum over the number of samples, rather than over their weights."""
-        return self.loss is not None and self.loss.reduction in MEAN_REDUCTIONS
-
     def compute_loss(self, y: Value, predictions: Value, sample_weight: Value | None) -> Value:
         """The batch's loss, a scalar."""
         assert self.loss is not None
         loss = self.loss(y, predictions, sample_weight)
         return ops.mean(loss) if loss.ndim else loss
 
-    def update_metrics(self, y: Value, predictions: Value, valid: Value | None, sample_weight: Value | None) -> None:
-        """Let the metrics take in a batch: `valid` is 0 for padding, which no metric counts."""
+    def update_metrics(self, y: Value, predictions: Value, sample_weight: Value | None) -> None:
+        """Let the metrics take in a batch; those that were given as `metrics` heed no sample weights."""
         for metric in self.plain:
-            metric.update_state(y, predictions, valid)
+            metric.update_state(y, predictions)
         for metric in self.weighted:
-            metric.update_state(y, predictions, valid if sample_weight is None else sample_weight)
+            metric.update_state(y, predictions, sample_weight)
 
     def check_targets(self, y: np.ndarray, output_shape: Shape, model: str) -> None:
         """Raise an error that names the output's layer when targets do not fit its shape."""

@@ -384,19 +384,6 @@ def test_a_batch_is_never_larger_than_the_data(monkeypatch: pytest.MonkeyPatch) 
     assert histories[0] == histories[1]
 
 
-def test_predictions_for_few_samples_share_a_program_of_a_size_near_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, build = [], step_graphs.predict_step
-    monkeypatch.setattr(
-        step_graphs, "predict_step", lambda model, types: sizes.append(types[0].shape[0]) or build(model, types)
-    )
-    x, _ = data()
-    model = new_model()
-    expected = model.predict(x)
-    for samples in (SAMPLES, 70, 3):
-        np.testing.assert_allclose(model.predict(x[:samples], batch_size=10**9), expected[:samples], rtol=1e-5)
-    assert sizes == [32, 128]
-
-
 def test_graphs_of_each_step_leave_the_model_as_it_was() -> None:
     model = new_model("adam")
     before = model.get_weights()
