@@ -155,7 +155,7 @@ def test_plans_of_random_graphs(drawn: tuple[Graph, dict[str, np.ndarray]], fuse
         for buffer in launch.buffers:
             if buffer not in low.scheduled.places:
                 slot = low.memory.slots[buffer]
-                assert slot.first <= at <= slot.last and slot.nbytes == buffer.type.nbytes
+                assert slot.first <= at <= slot.last and slot.nbytes == buffer.nbytes
 
 
 def test_a_plan_prints_its_buffers_and_the_peak() -> None:
