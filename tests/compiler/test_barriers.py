@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from compiled import assert_close, assert_same, run_program
-from gradloom.compiler import memory, ops, pipeline, schedule
+from gradloom.compiler import ops, pipeline
 from gradloom.compiler.autodiff import gradients
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, building
-from gradloom.compiler.kernels import lowering
 from gradloom.compiler.program import Barrier, Call, Step
 from gradloom.compiler.types import F32, I32, OPEN, U8, TensorType
 from loop_tracer import Memory, Touched, Trace, arguments_memory, merged, trace_step
@@ -61,15 +60,6 @@ def conflicts(steps: Sequence[Step], traces: Sequence[Trace], threads: int) -> l
 def traced(low: pipeline.Lowering, arrays: Mapping[str, np.ndarray], count: int = 2) -> tuple[Memory, list[Trace]]:
     held = arguments_memory(low, arrays)
     return held, [trace_step(low, held, step) for step in range(count)]
-
-
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut small kernels into as many blocks, and lay out small matrices in panels, as if they were large."""
-    monkeypatch.setattr(lowering, "BLOCK_COST", 16)
-    monkeypatch.setattr(schedule, "PANELLED_FROM", 64)
-    monkeypatch.setattr(memory, "SHARED_FROM", 64)
-    monkeypatch.setattr(pipeline, "PARALLEL_BYTES", 0)
 
 
 def check(graph: Graph, arrays: Mapping[str, np.ndarray], **options: int) -> pipeline.Lowering:

@@ -6,17 +6,40 @@ from hypothesis import HealthCheck, given, settings
 
 from compiled import check
 from gradloom.compiler.ir import Graph
+from gradloom.compiler.program import Program
+from gradloom.runtime.executable import Executable
 from random_graphs import graphs
 
 
-@pytest.mark.parametrize("share", range(4))
-def test_random_graphs_compiled_equal_interpreted(share: int) -> None:
-    """500 graphs in four shares, so that they can run side by side."""
-
+def check_random_graphs(most: int) -> None:
     @settings(max_examples=125, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
-    @given(graphs(most=8 + 2 * share))
+    @given(graphs(most=most))
     def compiled_equals_interpreted(drawn: tuple[Graph, dict[str, np.ndarray]]) -> None:
         graph, arrays = drawn
         check(graph, arrays)
 
     compiled_equals_interpreted()
+
+
+# 500 graphs in four tests, so that they can run side by side.
+
+
+@pytest.mark.parametrize("most", [5, 8])
+def test_random_graphs_compiled_equal_interpreted(most: int) -> None:
+    check_random_graphs(most)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("most", [6, 7])
+def test_random_graphs_in_small_blocks_compiled_equal_interpreted(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are, most graphs are so small that they would run on one thread."""
+    parallel: list[bool] = []
+    executable = Executable.__init__
+
+    def noted(self: Executable, program: Program) -> None:
+        parallel.append(program.parallel)
+        executable(self, program)
+
+    monkeypatch.setattr(Executable, "__init__", noted)
+    check_random_graphs(most)
+    assert sum(parallel) > len(parallel) / 2
