@@ -56,17 +56,17 @@ class CompiledGraph:
     def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one step and return its results in new arrays."""
         results = self.empty_results()
-        self.prepare()
+        self.prepare(self.version)
         try:
             self.bind({**arrays, **results}).run()
         finally:
             self.changed()
         return results
 
-    def prepare(self) -> None:
-        """Compute anew what follows from the weights alone, if they have changed."""
+    def prepare(self, version: Hashable) -> None:
+        """Compute anew what follows from the weights alone, if it was computed for another `version` of them."""
         if self._preparation is not None:
-            self._preparation.update(self.version)
+            self._preparation.update(version)
 
     def changed(self) -> None:
         """Note that variables were written."""
@@ -154,6 +154,21 @@ class PredictProgram:
         """New arrays for the predictions of so many samples."""
         return [np.empty((samples, *result.shape[1:]), result.dtype) for result in self._results]
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of a whole batch of the first input."""
+        shape: tuple[int, ...] = self._batch[0].shape
+        return shape
+
+    def run_whole(self, x: np.ndarray) -> np.ndarray:
+        """Return the predictions for a whole batch, of a program with one input and one output."""
+        with self._lock:
+            np.copyto(self._batch[0], x)
+            version = self.compiled.version
+            self.compiled.prepare(version)
+            self._binding.run(0, 1, version)
+            return self._results[0].copy()
+
     def run(self, x: Sequence[np.ndarray], out: Sequence[np.ndarray]) -> None:
         """Write the predictions for the rows of each of `x`, at most a batch of them, to each of `out`."""
         rows = len(x[0])
@@ -161,7 +176,8 @@ class PredictProgram:
             for batch, part in zip(self._batch, x, strict=True):
                 batch[:rows] = part
                 batch[rows:] = 0
-            self.compiled.prepare()
-            self._binding.run(version=self.compiled.version)
+            version = self.compiled.version
+            self.compiled.prepare(version)
+            self._binding.run(version=version)
             for array, result in zip(out, self._results, strict=True):
                 array[...] = result[:rows]

@@ -264,7 +264,13 @@ class Model(Network):
 
     def predict_on_batch(self, x: Any) -> Any:
         """Return the model's result for all samples as one batch."""
-        return self.predict(x, batch_size=len(self._features(x)[0]))
+        if type(x) is np.ndarray and (program := self._programs.whole.get((x.shape, x.dtype))):
+            return program.run_whole(x)
+        arrays = self._features(x)
+        predictions = self.predict(x, batch_size=len(arrays[0]))
+        if isinstance(predictions, np.ndarray) and len(arrays) == 1:
+            self._programs.keep_whole(arrays[0].shape, as_dtype(arrays[0].dtype))
+        return predictions
 
     def __call__(self, x: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """Apply the model to symbolic tensors, to values inside a trace, or to arrays, for which it returns arrays."""

@@ -8,10 +8,12 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from gradloom import step_graphs
 from gradloom.compiler.passes.batch_rows import rows_are_independent
 from gradloom.compiler.passes.weight_folding import fold_into_weights
-from gradloom.compiler.types import TensorType
+from gradloom.compiler.types import DType, TensorType
 from gradloom.execution import CompiledGraph, PredictProgram
 from gradloom.layers.layer import Layer
 from gradloom.runtime.locks import new_lock
@@ -31,6 +33,8 @@ class StepPrograms:
         self._model = model
         self.memory_limit = memory_limit
         self._kept: dict[Any, Any] = {}
+        self.whole: dict[tuple[tuple[int, ...], np.dtype], PredictProgram] = {}
+        """The predict programs that take an array of this shape and dtype as it is: calls need check nothing else."""
         self._lock = new_lock(self, "_lock", threading.RLock)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StepPrograms:
@@ -64,6 +68,12 @@ class StepPrograms:
             return self._predict_program(traced)
 
         return self._once(("predict", padded, *types), make)
+
+    def keep_whole(self, shape: tuple[int, ...], dtype: DType) -> None:
+        """Note the predict step that takes a batch of this shape, if it takes it whole."""
+        program = self.predict([TensorType(dtype, shape)], most=shape[0])
+        if program.batch_shape == shape:
+            self.whole[shape, dtype.numpy] = program
 
     def _predict_program(self, traced: TracedGraph) -> PredictProgram:
         compiled = self._compiled(replace(traced, graph=fold_into_weights(traced.graph)))
