@@ -1,8 +1,9 @@
 """How long Gradloom takes to start: its import beyond NumPy's, and first results with a cold and a warm cache.
 
 Each figure is taken in fresh processes, with Python's own bytecode cached as after an installation. The MLP makes a
-training step on 32 samples; Darknet53 reads its weights from a file and predicts an image. Prints a table; writes every
-round to `out/bench/startup.json`.
+training step on 32 samples; Darknet53 reads its weights from a file and predicts an image. Besides, Darknet53's train
+step is built as a graph and compiled, and its prediction inspected. Prints a table; writes every round to
+`out/bench/startup.json`.
 """
 
 from __future__ import annotations
@@ -67,13 +68,41 @@ x = rng.random((1, 256, 256, 3), dtype=np.float32)
 """,
 ).replace("CALL", "model.predict_on_batch(x)")
 
+GRAPHS = """
+import json, sys, time
+import gradloom as gl
+from gradloom.execution import compiled_program
+from gradloom.inspection import GRAPH_STAGES
+
+def seconds(call, *arguments):
+    start = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - start
+
+model = gl.applications.Darknet53()
+model.compile(gl.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy")
+start = time.perf_counter()
+step = model.train_graph(batch_size=4)
+told = {"train_step": time.perf_counter() - start}
+told["program"] = seconds(compiled_program, step)
+codegen = sys.modules.get("gradloom.compiler.llvm.codegen")
+told["compilations"] = 0 if codegen is None else codegen.compilations
+inspection = model.inspect(batch_size=1, mode="predict")
+parts = [part for part in (inspection, inspection.prepare) if part is not None]
+stages = [part.stages[name] for part in parts for name in GRAPH_STAGES if name in part.stages]
+for form in ("text", "dot", "svg"):
+    told[form] = max(seconds(getattr(stage, form)) for stage in stages)
+print(json.dumps(told))
+"""
+"""A stage is made when it is first asked for: as text, whose time includes that."""
+
 WRITE_WEIGHTS = """
 import gradloom as gl
 gl.formats.darknet.save_weights(gl.applications.Darknet53(), "darknet53.weights")
 print("null")
 """
 
-NETWORKS = {"MLP": MLP, "Darknet53": DARKNET53}
+NETWORKS = {"MLP": MLP, "Darknet53": DARKNET53, "Darknet53's graphs": GRAPHS}
 
 
 @dataclass(frozen=True)
@@ -92,7 +121,14 @@ FIGURES = (
     Figure("MLP: model and first `fit` after the import, warm cache", "MLP, warm", "seconds", 0.3),
     Figure("MLP: new process to first result, warm cache", "MLP, warm", "process", 0.35),
     Figure("Darknet53: first prediction, cold cache", "Darknet53, cold", "call", 6.0),
+    Figure("Darknet53: new process to first result, cold cache", "Darknet53, cold", "process", 15.0),
     Figure("Darknet53: new process to first result, warm cache", "Darknet53, warm", "process", 1.0),
+    Figure("Darknet53: graph of the train step", "Darknet53's graphs, warm", "train_step", 2.0),
+    Figure("Darknet53: train step compiled, cold cache", "Darknet53's graphs, cold", "program", 15.0),
+    Figure("Darknet53: train step read, warm cache", "Darknet53's graphs, warm", "program", 1.0),
+    Figure("Darknet53: slowest graph stage of a prediction, as text", "Darknet53's graphs, warm", "text", 5.0),
+    Figure("Darknet53: slowest graph stage of a prediction, as DOT", "Darknet53's graphs, warm", "dot", 5.0),
+    Figure("Darknet53: slowest graph stage of a prediction, as SVG", "Darknet53's graphs, warm", "svg", 5.0),
 )
 
 Answers = dict[str, list[dict[str, Any]]]

@@ -202,6 +202,19 @@ def test_startup_measures_cold_and_warm(module: Module) -> None:
         assert 0 < answer["call"] < answer["seconds"] < answer["process"]
 
 
+def test_startup_times_what_is_made_of_graphs(module: Module, tmp_path: Path) -> None:
+    """On a small network of Darknet53's family: everything that figures are taken from."""
+    startup = module("startup")
+    network = "gl.applications.Darknet(((8, 1), (16, 1)), 4, input_shape=(33, 32, 3), classes=5)"
+    script = startup.GRAPHS.replace("gl.applications.Darknet53()", network)
+    cold, warm = (startup.run(script, tmp_path, tmp_path / "cache") for _ in range(2))
+    assert cold["compilations"] > 0 and warm["compilations"] == 0
+    told = {figure.key for figure in startup.FIGURES if figure.run.startswith("Darknet53's graphs")}
+    assert told == cold.keys() - {"compilations"} and all(cold[key] > 0 for key in told)
+    known = {f"{network}, {state}" for network in startup.NETWORKS for state in ("cold", "warm")} | {"import"}
+    assert {figure.run for figure in startup.FIGURES} <= known
+
+
 TOY = """
 import numpy as np
 from call_worker import Task, Unavailable
