@@ -10,7 +10,7 @@ from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.types import DType
 from gradloom.layers.layer import Layer, training_scope
-from gradloom.layers.shapes import InputSpec, ShapeTree, map_shapes
+from gradloom.layers.shapes import InputSpec, Shape, ShapeTree, map_shapes
 from gradloom.recording import Recorded
 from gradloom.summary import print_summary, summary_text
 from gradloom.symbolic import SymbolicTensor, record
@@ -175,6 +175,23 @@ class Network(Layer):
             values = unflatten(self.call_graph.input_structure, self.call_graph.entered(inputs))
             takes_training = {"training": training} if self._call_takes_training() else {}
             return flatten(self._called(values, **takes_training))[0]
+
+    def _check_shape(self, shape: ShapeTree) -> None:
+        super()._check_shape(shape)
+        if self._call_graph is None or not self._has_fixed_inputs:
+            return
+        shapes: list[Shape] = []
+        map_shapes(shapes.append, shape)
+        for tensor, name, given in zip(self.inputs, self.input_names, shapes, strict=False):
+            mismatch = InputSpec(shape=(None, *tensor.shape[1:])).mismatch(given)
+            if mismatch:
+                where = f", input {name!r}" if len(self.inputs) > 1 else ""
+                raise ShapeError(f"Model {self.name!r}{where}: Expected {mismatch}. Received: shape {tuple(given)}")
+
+    @property
+    def _has_fixed_inputs(self) -> bool:
+        """Whether the calls are those that were recorded; a `call` of one's own may take inputs of any shape."""
+        return not self._has_own_call
 
     def accept_input(self, shapes: Sequence[tuple[int, ...]]) -> None:
         """Check the shapes of data for the inputs, in order.

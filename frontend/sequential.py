@@ -81,6 +81,10 @@ class Sequential(Model):
         """The layers, without the `Input`."""
         return list(self._layers)
 
+    @property
+    def _has_fixed_inputs(self) -> bool:
+        return True
+
     def build(self, input_shape: Shape) -> None:
         """Make the weights of all layers for inputs of this shape (None for the batch)."""
         self.build_layers(input_shape)

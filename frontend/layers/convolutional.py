@@ -12,7 +12,7 @@ from gradloom.compiler.errors import ShapeError
 from gradloom.initializers import InitializerLike
 from gradloom.layers.images import PairLike, channels_last, padding_name, pair
 from gradloom.layers.layer import Layer, LayerOptions
-from gradloom.layers.shapes import InputSpec, Shape
+from gradloom.layers.shapes import InputSpec, Shape, is_integer
 from gradloom.variables import Variable
 
 
@@ -109,7 +109,7 @@ class Conv2D(Convolution):
         self.filters = _positive(filters, "filters", self.name)
         self.groups = _positive(groups, "groups", self.name)
         self.kernel_initializer = initializers.get(kernel_initializer)
-        if filters % groups:
+        if self.filters % self.groups:
             raise ValueError(
                 f"Layer {self.name!r}: Expected filters that groups divide. "
                 f"Received: filters={filters}, groups={groups}"
@@ -192,7 +192,7 @@ class ZeroPadding2D(Layer):
         **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__(**options)
-        both = (padding, padding) if isinstance(padding, int) else padding
+        both = (padding, padding) if is_integer(padding) else padding
         if not isinstance(both, Sequence) or len(both) != 2:
             raise ValueError(
                 f"Layer {self.name!r}: Expected padding as an integer, (rows, columns) or "
@@ -241,6 +241,6 @@ class UpSampling2D(Layer):
 
 
 def _positive(value: int, argument: str, layer: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_integer(value, 1):
         raise ValueError(f"Layer {layer!r}: Expected {argument} as a positive integer. Received: {argument}={value!r}")
-    return value
+    return int(value)

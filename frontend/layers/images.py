@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gradloom.layers.shapes import is_integer
+
 Pair = tuple[int, int]
 PairLike = int | Sequence[int]
 
 
 def pair(value: Any, argument: str, layer: str, least: int = 1) -> Pair:
     """Return one integer for height and width, or one for each, as two; raise `ValueError` naming the layer."""
-    sizes = (value, value) if isinstance(value, int) else value
-    integers = isinstance(sizes, Sequence) and all(
-        isinstance(size, int) and not isinstance(size, bool) for size in sizes
-    )
-    if not integers or len(sizes) != 2 or min(sizes) < least:
+    sizes = (value, value) if is_integer(value) else value
+    if not isinstance(sizes, Sequence) or len(sizes) != 2 or not all(is_integer(size, least) for size in sizes):
         raise ValueError(
             f"Layer {layer!r}: Expected {argument} as one integer ≥ {least}, or two. Received: {argument}={value!r}"
         )
-    return (sizes[0], sizes[1])
+    return (int(sizes[0]), int(sizes[1]))
 
 
 def padding_name(padding: Any, layer: str) -> str:

@@ -7,22 +7,28 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Unpack
 
-import numpy as np
-
 from gradloom import ops
 from gradloom.compiler.errors import ShapeError
 from gradloom.layers.layer import Layer, LayerOptions
-from gradloom.layers.shapes import Shape, ShapeTree, is_shape
+from gradloom.layers.shapes import Shape, ShapeTree, is_integer, is_shape
 
 
 class Merge(Layer):
-    """Takes a list of tensors, at least `least` of them, whose shapes broadcast by NumPy's rule."""
+    """Takes a list of tensors, at least `least` of them, whose shapes broadcast by NumPy's rule behind the batch.
+
+    A tensor of less axes is the same for all of the first ones behind the batch: (batch, channels) merges with
+    (batch, height, width, channels).
+    """
 
     least = 1
 
-    @abstractmethod
     def call(self, inputs: Sequence[Any]) -> Any:
-        """Merge the tensors."""
+        rank = max(x.ndim for x in inputs)
+        return self._merged([ops.reshape(x, _with_rank(x.shape, rank)) for x in inputs])
+
+    @abstractmethod
+    def _merged(self, inputs: list[Any]) -> Any:
+        """Merge tensors of one rank."""
 
     def _check_shape(self, shape: ShapeTree) -> None:
         if is_shape(shape) or isinstance(shape, dict):
@@ -32,9 +38,10 @@ class Merge(Layer):
         self._check_shapes(list(shape))
 
     def _check_shapes(self, shapes: list[Shape]) -> None:
-        if len({len(shape) for shape in shapes}) > 1:
-            raise ShapeError(self._refusal("tensors of one rank", shapes))
-        for sizes in zip(*shapes, strict=True):
+        if not all(shapes):
+            raise ShapeError(self._refusal("tensors with an axis for the batch", shapes))
+        rank = max(len(shape) for shape in shapes)
+        for sizes in zip(*(_with_rank(shape, rank) for shape in shapes), strict=True):
             if len({size for size in sizes if size not in (None, 1)}) > 1:
                 raise ShapeError(self._refusal("shapes that broadcast", shapes))
 
@@ -45,36 +52,37 @@ class Merge(Layer):
 class Add(Merge):
     """The sum of the tensors."""
 
-    def call(self, inputs: Sequence[Any]) -> Any:
+    def _merged(self, inputs: list[Any]) -> Any:
         return functools.reduce(ops.add, inputs)
 
 
 class Multiply(Merge):
     """The product of the tensors."""
 
-    def call(self, inputs: Sequence[Any]) -> Any:
+    def _merged(self, inputs: list[Any]) -> Any:
         return functools.reduce(ops.multiply, inputs)
 
 
 class Maximum(Merge):
     """The largest of the tensors, element by element."""
 
-    def call(self, inputs: Sequence[Any]) -> Any:
+    def _merged(self, inputs: list[Any]) -> Any:
         return functools.reduce(ops.maximum, inputs)
 
 
 class Minimum(Merge):
     """The smallest of the tensors, element by element."""
 
-    def call(self, inputs: Sequence[Any]) -> Any:
+    def _merged(self, inputs: list[Any]) -> Any:
         return functools.reduce(ops.minimum, inputs)
 
 
 class Average(Merge):
-    """The mean of the tensors."""
+    """The mean of the tensors, of integers too a number of the layer's dtype."""
 
-    def call(self, inputs: Sequence[Any]) -> Any:
-        return functools.reduce(ops.add, inputs) / float(len(inputs))
+    def _merged(self, inputs: list[Any]) -> Any:
+        # In the layer's dtype: the sum of bytes would not fit one.
+        return functools.reduce(ops.add, [ops.cast(x, self.dtype) for x in inputs]) / float(len(inputs))
 
 
 class Subtract(Merge):
@@ -87,7 +95,7 @@ class Subtract(Merge):
             raise ShapeError(self._refusal("two tensors", shapes))
         super()._check_shapes(shapes)
 
-    def call(self, inputs: Sequence[Any]) -> Any:
+    def _merged(self, inputs: list[Any]) -> Any:
         return ops.subtract(inputs[0], inputs[1])
 
 
@@ -96,7 +104,7 @@ class Concatenate(Merge):
 
     def __init__(self, axis: int = -1, **options: Unpack[LayerOptions]) -> None:
         super().__init__(**options)
-        if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+        if not is_integer(axis):
             raise ValueError(f"Layer {self.name!r}: Expected axis as an integer. Received: axis={axis!r}")
         self.axis = int(axis)
 
@@ -109,11 +117,16 @@ class Concatenate(Merge):
             if len({shape[axis] for shape in shapes if shape[axis] is not None}) > 1:
                 raise ShapeError(self._refusal(f"shapes that differ along axis {joined} alone", shapes))
 
-    def call(self, inputs: Sequence[Any]) -> Any:
-        return ops.concatenate(list(inputs), axis=self.axis)
+    def _merged(self, inputs: list[Any]) -> Any:
+        return ops.concatenate(inputs, axis=self.axis)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"axis": self.axis}
+
+
+def _with_rank(shape: tuple[Any, ...], rank: int) -> tuple[Any, ...]:
+    """The shape with axes of size 1 added behind the batch."""
+    return (*shape[:1], *(1,) * (rank - len(shape)), *shape[1:])
 
 
 def add(inputs: Sequence[Any], **options: Unpack[LayerOptions]) -> Any:

@@ -9,7 +9,7 @@ from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Value
 from gradloom.initializers import InitializerLike
 from gradloom.layers.layer import Layer, LayerOptions
-from gradloom.layers.shapes import InputSpec, Shape
+from gradloom.layers.shapes import InputSpec, Shape, is_integer
 from gradloom.variables import Variable
 
 
@@ -18,7 +18,7 @@ class BatchNormalization(Layer):
 
     In training mean and variance are those of the batch, and the moving ones, which are used otherwise, become
     moving · momentum + batch's · (1 − momentum). A layer that is not `trainable` does the same in training as
-    otherwise, as in Keras. axis: that of the channels, or a tuple of one.
+    otherwise, as in Keras. axis: that of the channels.
     """
 
     gamma: Variable | None = None
@@ -40,13 +40,13 @@ class BatchNormalization(Layer):
         **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__(**options)
-        if isinstance(axis, bool) or not isinstance(axis, int):
+        if not is_integer(axis):
             raise ValueError(f"Layer {self.name!r}: Expected axis as an integer. Received: axis={axis!r}")
         if not 0 <= momentum <= 1:
             raise ValueError(f"Layer {self.name!r}: Expected momentum in [0, 1]. Received: momentum={momentum!r}")
         if epsilon < 0:
             raise ValueError(f"Layer {self.name!r}: Expected epsilon ≥ 0. Received: epsilon={epsilon!r}")
-        self.axis = axis
+        self.axis = int(axis)
         self.momentum = float(momentum)
         self.epsilon = float(epsilon)
         self.center = bool(center)

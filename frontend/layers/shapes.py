@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 Shape = tuple[int | None, ...]
 """Sizes along the axes; None is a size not known yet: the batch."""
 
@@ -42,8 +44,8 @@ class InputSpec:
 
 def normalized(shape: Sequence[int | None], what: str) -> Shape:
     """Return `shape` as a tuple of ints and None; raise `ValueError` naming `what` for anything else."""
-    if isinstance(shape, int):
-        shape = (shape,)
+    if is_integer(shape):
+        shape = (int(shape),)  # type: ignore[call-overload]
     try:
         sizes = tuple(None if size is None else int(size) for size in shape)
     except (TypeError, ValueError):
@@ -53,9 +55,15 @@ def normalized(shape: Sequence[int | None], what: str) -> Shape:
     return sizes
 
 
+def is_integer(value: Any, least: int | None = None) -> bool:
+    """Whether `value` is an integer, Python's or NumPy's, from `least` on; truth values are none."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+    return whole and (least is None or bool(value >= least))
+
+
 def is_shape(tree: ShapeTree) -> bool:
     """Whether this is one shape rather than several."""
-    return isinstance(tree, int) or (
+    return is_integer(tree) or (
         isinstance(tree, (tuple, list))
         and all(size is None or not isinstance(size, (tuple, list, dict)) for size in tree)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,39 @@ def test_a_model_is_called_like_a_layer_on_tensors_values_and_arrays() -> None:
     np.testing.assert_allclose(outer([LEFT, RIGHT]), expected, rtol=1e-4, atol=1e-5)
     paths = {variable.path for variable in outer.weights}
     assert {"shared/kernel", "dense/kernel"} <= paths
+
+
+def inner_models() -> list[gl.Model]:
+    inputs = gl.Input((4,))
+    return [
+        gl.Model(inputs, layers.Dense(3)(inputs), name="inner"),
+        gl.Sequential([gl.Input((2, 2)), layers.Flatten(), layers.Dense(3)], name="inner"),
+    ]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3), ()])
+def test_a_nested_model_names_the_shape_that_it_was_given(which: int, shape: tuple[int, ...]) -> None:
+    inner = inner_models()[which]
+    message = rf"Model 'inner': Expected an input of shape {re.escape(str(inner.input_shape))}. Received: shape "
+    message += re.escape(str((None, *shape)))
+    with pytest.raises(ShapeError, match=message):
+        inner(gl.Input(shape))
+
+
+def test_a_nested_model_of_several_inputs_names_the_one_that_does_not_fit() -> None:
+    with pytest.raises(ShapeError, match=r"Model '.*', input 'right': Expected .*\(None, 3\). Received: .*\(None, 7\)"):
+        two_by_two()([gl.Input((4,)), gl.Input((7,))])
+
+
+def test_a_nested_model_that_defines_call_takes_what_it_can() -> None:
+    class Net(gl.Model):
+        def call(self, x: Any) -> Any:
+            return gl.ops.sum(x, axis=-1, keepdims=True)
+
+    net = Net()
+    assert net.predict(LEFT).shape == (45, 1)
+    assert net(gl.Input((9, 9))).shape == (None, 9, 1)
 
 
 def test_models_of_what_lies_between() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,28 @@ def test_bytes_are_converted() -> None:
 def test_bad_arguments(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint8])
+def test_integers_may_be_numpys(kind: Any) -> None:
+    one, two, three = kind(1), kind(2), kind(3)
+    for layer in (
+        layers.Conv2D(two, three, (two, one), groups=two, dilation_rate=(one, one)),
+        layers.DepthwiseConv2D((three, one), two, depth_multiplier=two),
+        layers.ZeroPadding2D(one),
+        layers.ZeroPadding2D(((one, two), (one, two))),
+        layers.UpSampling2D(two),
+        layers.MaxPooling2D(two, (one, two)),
+        layers.BatchNormalization(axis=np.int64(3)),
+        layers.Concatenate(axis=np.int64(1)),
+    ):
+        again = type(layer).from_config(json.loads(json.dumps(layer.get_config())))
+        assert json.dumps(again.get_config()) == json.dumps(layer.get_config())
+    assert gl.Input(kind(5)).shape == (None, 5) and gl.Input((kind(5), two)).shape == (None, 5, 2)
+    assert layers.Conv2D(two, three).kernel_size == (3, 3) and type(layers.Conv2D(two, three).filters) is int
+    for make in (lambda: layers.Conv2D(True, 3), lambda: layers.Conv2D(2, True), lambda: layers.ZeroPadding2D(True)):
+        with pytest.raises(ValueError, match="Expected"):
+            make()
 
 
 def test_images_of_another_rank_or_channels_name_the_layer_and_both_shapes() -> None:

@@ -44,6 +44,29 @@ def test_average_and_subtract() -> None:
         np.testing.assert_allclose(result, ARRAYS[0] - ARRAYS[1], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("kind", "function", "reference"), [*KINDS, (layers.Subtract, layers.subtract, np.subtract)])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_tensors_of_less_axes_are_the_same_for_each_of_the_first_ones(
+    kind: Any, function: Any, reference: Any, swapped: bool
+) -> None:
+    """Keras's rule: axes are added behind the batch, not before it."""
+    rng = np.random.default_rng(1)
+    images, vectors = rng.normal(size=(3, 4, 5, 3)), rng.normal(size=(3, 3))
+    pair = [array.astype(np.float32) for array in ((vectors, images) if swapped else (images, vectors))]
+    expected = reference(*(array.reshape(3, 1, 1, 3) if array.ndim == 2 else array for array in pair))
+    for merge in (kind(), function):
+        result = evaluate(lambda *values, merge=merge: merge(list(values)), *pair)
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+    assert kind().compute_output_shape([(None, *array.shape[1:]) for array in pair]) == (None, 4, 5, 3)
+
+
+def test_the_average_of_bytes_is_no_byte() -> None:
+    x = np.array([[250, 1]], np.uint8)
+    result = evaluate(lambda *values: layers.Average()(list(values)), x, x - 1)
+    np.testing.assert_array_equal(result, np.float32([[249.5, 0.5]]))
+    assert result.dtype == np.float32
+
+
 @pytest.mark.parametrize("axis", [-1, 1, -2])
 def test_concatenate(axis: int) -> None:
     x = ARRAYS[0]
@@ -58,7 +81,7 @@ def test_concatenate(axis: int) -> None:
         (layers.Add, [(4, 4, 3), (4, 4, 2)], r"'add' \(Add\): Expected shapes that broadcast. "
          r"Received: \[\(None, 4, 4, 3\), \(None, 4, 4, 2\)\]  \[call of 'add' on 'x0' \(None, 4, 4, 3\), "
          r"'x1' \(None, 4, 4, 2\); .*test_layers_merging.py:\d+\]"),
-        (layers.Multiply, [(4,), (4, 4)], "Expected tensors of one rank"),
+        (layers.Multiply, [(3,), (4, 4)], r"Expected shapes that broadcast. Received: \[\(None, 3\), \(None, 4, 4\)\]"),
         (layers.Subtract, [(4,), (4,), (4,)], "Expected two tensors"),
         (layers.Subtract, [(4,)], "Expected 2 tensors or more"),
         (layers.Concatenate, [(4, 3), (5, 2)], "Expected shapes that differ along axis 2 alone"),
