@@ -167,6 +167,7 @@ class PredictProgram:
             version = self.compiled.version
             self.compiled.prepare(version)
             self._binding.run(0, 1, version)
+            self.compiled.changed()
             return self._results[0].copy()
 
     def run(self, x: Sequence[np.ndarray], out: Sequence[np.ndarray]) -> None:
@@ -179,5 +180,6 @@ class PredictProgram:
             version = self.compiled.version
             self.compiled.prepare(version)
             self._binding.run(version=version)
+            self.compiled.changed()
             for array, result in zip(out, self._results, strict=True):
                 array[...] = result[:rows]

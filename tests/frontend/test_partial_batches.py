@@ -67,6 +67,18 @@ def test_statistics_are_those_of_samples_alone() -> None:
     np.testing.assert_allclose(layer.moving_mean.value, mean, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["predict", "predict_on_batch"])
+def test_statistics_that_a_prediction_changes_are_seen_by_other_programs(method: str) -> None:
+    inputs = gl.Input((4,))
+    dense, layer = layers.Dense(4), layers.BatchNormalization(momentum=0.5)
+    changing, reading = (gl.Model(inputs, layer(dense(inputs), training=training)) for training in (True, False))
+    for _ in range(3):
+        getattr(changing, method)(X[:32] + 3)
+        y = X @ dense.weights[0].value
+        expected = (y - layer.moving_mean.value) / np.sqrt(layer.moving_variance.value + 1e-3)
+        np.testing.assert_allclose(reading.predict(X), expected, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("samples", [1, 5, 40, 100])
 def test_figures_are_those_of_samples_alone(samples: int) -> None:
     """A model, a loss and a metric that all look across samples."""
