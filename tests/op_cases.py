@@ -58,6 +58,7 @@ from gradloom.compiler.ops.movement import BroadcastTo, Concatenate, Iota, Pad, 
 from gradloom.compiler.ops.pooling import MaxPool, MaxPoolGrad, MaxPoolSelect, SumPool, SumPoolGrad
 from gradloom.compiler.ops.random_bits import RandomUniform
 from gradloom.compiler.ops.reductions import Max, Min, Prod, Sum
+from gradloom.compiler.ops.winograd import WinogradConv2D, WinogradConv2DKernelGrad, WinogradKernel
 from gradloom.compiler.types import BOOL, F32, F64, I32, I64, OPEN, U8, TensorType, as_dtype
 
 Sampler = Callable[[np.random.Generator, TensorType], np.ndarray]
@@ -334,6 +335,12 @@ CASES: list[OpCase] = [
     case(Conv2DKernelGrad((3, 2), (1, 2), ((2, 2), (0, 1)), (2, 3)), "f32[2,6,9,2] f32[2,6,4,3]", normal, length=48),
     case(Conv2DKernelGrad((2, 3), (2, 1), groups=2), "f32[2,5,4,4] f32[2,2,2,6]", normal, length=8),
     case(Conv2DKernelGrad((1, 2), (3, 3)), "f32[1,7,8,2] f32[1,3,3,3]", normal, length=9),
+    # Convolutions on tiles: both sizes of tiles; parts of tiles; padding.
+    case(WinogradKernel(2), "f32[3,3,3,5]", normal, length=9, smooth=False),
+    case(WinogradKernel(4), "f32[3,3,2,17]", normal, length=9, smooth=False),
+    case(WinogradConv2D(2, ((1, 1), (1, 0))), "f32[2,5,4,3] f32[4,4,3,5]", normal, length=27, smooth=False),
+    case(WinogradConv2D(4), "f32[1,10,7,2] f32[6,6,2,17]", normal, length=18, smooth=False),
+    case(WinogradConv2DKernelGrad(2, ((1, 1), (1, 1))), "f32[2,4,6,3] f32[2,4,6,5]", normal, length=48, smooth=False),
     # Pooling: side by side; overlapping, with padding before, behind and both; a stride larger than the window; ties.
     case(MaxPool((2, 2), (2, 2)), "f32[2,4,6,5]", apart),
     case(MaxPool((3, 2), (2, 1), ((1, 1), (0, 1))), "f32[2,5,4,17]", apart),

@@ -18,6 +18,7 @@ from gradloom.compiler.ops.elementwise import Sign
 from gradloom.compiler.ops.indexing import Gather
 from gradloom.compiler.ops.pooling import Pooling
 from gradloom.compiler.ops.reductions import Extremum, Prod
+from gradloom.compiler.ops.winograd import WinogradConv2D, WinogradConv2DKernelGrad, WinogradKernel
 from gradloom.compiler.types import BOOL, F64, TensorType
 from gradloom.runtime.executable import Executable
 from op_cases import CASES, OPEN, OpCase
@@ -26,6 +27,16 @@ SEEDS = (0, 1, 2)
 
 ZERO_OF_ANY_SIGN = (Maximum, Minimum, Extremum, Pooling, Sign)
 """Ops that promise no sign of a zero result."""
+
+ON_TILES = (WinogradKernel, WinogradConv2D, WinogradConv2DKernelGrad)
+"""Ops whose transforms add and subtract: their error is one of the largest result, not of each."""
+
+FOR_FINITE = (Conv2DInputGrad, *ON_TILES)
+"""Ops that need not make NaN of infinite operands as the reference does.
+
+At the edges, the first multiplies weights by the zeros around the cotangent, where the reference adds nothing; of the
+others, the whole tile may become NaN.
+"""
 
 Key = tuple[str, bool]  # a case's name in the table, and whether it is the one in float64
 
@@ -99,9 +110,7 @@ def results(
 
 def sample(case: OpCase, seed: int, special: bool) -> dict[str, np.ndarray]:
     """Operands; of what is summed or multiplied in no fixed order, none so large or small that the order matters."""
-    # At the edges, the kernel multiplies weights by the zeros around the cotangent, where the reference adds nothing:
-    # times an infinite weight or NaN that is NaN. So this op's operands are finite.
-    arrays = case.sample(seed, special and not isinstance(case.op, Conv2DInputGrad))
+    arrays = case.sample(seed, special and not isinstance(case.op, FOR_FINITE))
     if case.length > 1 or isinstance(case.op, Prod):
         for array in arrays.values():
             if array.dtype.kind == "f":
@@ -129,6 +138,8 @@ def check_case(case: OpCase, got: np.ndarray, arrays: dict[str, np.ndarray]) -> 
         bound = ((case.ulps + 4) * np.spacing(np.abs(operands[0]) + np.abs(operands[1])))[finite]
     if case.length > 1:
         total = reference(case, [np.abs(x) if x.dtype.kind == "f" else x for x in operands])
+        if isinstance(case.op, ON_TILES):
+            total = np.full_like(expected, np.abs(expected).max())
         bound = (case.length + 2) * np.finfo(got.dtype).eps * total[finite]
     error = np.abs(got[finite] - expected[finite])
     assert np.all(error <= bound), (got[finite][error > bound], expected[finite][error > bound])
