@@ -387,3 +387,43 @@ def test_the_roof_kernels_compute(module: Module) -> None:
     result = np.zeros(machine.BLOCKS, np.float32)
     machine.executable(total, target).run({"data": numbers, "result": result})
     np.testing.assert_array_equal(result, numbers.reshape(machine.BLOCKS, -1).sum(1, dtype=np.float64))
+
+
+def test_kernels_one_by_one_compute_what_their_program_does(module: Module) -> None:
+    import gradloom as gl
+
+    model = gl.applications.Darknet(stages=((32, 1), (64, 1)), filters=16, input_shape=(32, 32, 3), classes=10)
+    step = module("roofline").Step(model.predict_graph(1), 1, 1)
+    (name,) = (argument.name for argument in step.lowering.arguments if argument.role == "result")
+    step.whole.run()
+    wanted = step.arrays[name].copy()
+    step.arrays[name].fill(0)
+    for kernel in step.bindings:
+        kernel.run()
+    np.testing.assert_array_equal(step.arrays[name], wanted)
+    assert np.ptp(wanted) > 0
+
+    parts = {part["name"]: part for part in step.parts([1.0] * len(step.bindings))}
+    squeezed = parts["1×1 32→16, 16²"]
+    taps, spared = 16 * 16 * 32 * 16, parts["F(4×4) 16→32, 16²"]
+    assert squeezed["defined"] == squeezed["flops"] == pytest.approx(2 * taps, rel=0.2)
+    assert spared["defined"] == pytest.approx(2 * 9 * taps, rel=0.05)
+    assert spared["flops"] == pytest.approx(2 * 36 * taps / 16, rel=0.2)
+    images = 4 * 16 * 16 * (16 + 32 + 32)  # read, read for the residual sum, written
+    assert spared["bytes"] == images + 4 * (36 * 16 * 32 + 32)
+    assert sum(part["count"] for part in parts.values()) == len(step.bindings)
+
+
+def test_the_roofline_is_measured_and_drawn(module: Module, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "roofline.json"
+    done = run("roofline.py", "--quick", "--only", "mlp", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(out.read_text())["results"].values()
+    update, forward = (2 * 784 * 128 * 128, 2 * 128 * 784 * 128)
+    assert sum(part["flops"] for part in result["parts"]) == pytest.approx(update + forward, rel=0.05)
+    assert result["kernels"] > 0 and result["roof"].keys() == {"peak", "memory", "cache"}
+    drawn = run("roofline_picture.py", "--results", str(out), "--folder", str(tmp_path))
+    assert drawn.returncode == 0, drawn.stderr
+    picture = (tmp_path / "roofline-mlp.svg").read_text()
+    assert "MLP, train step of 128" in picture and "FLOPs for each compulsory byte" in picture
