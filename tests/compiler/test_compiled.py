@@ -42,4 +42,4 @@ def test_random_graphs_in_small_blocks_compiled_equal_interpreted(most: int, mon
 
     monkeypatch.setattr(Executable, "__init__", noted)
     check_random_graphs(most)
-    assert sum(parallel) > len(parallel) / 2
+    assert sum(parallel) > len(parallel) / 3
