@@ -1,6 +1,7 @@
 """The pipeline: stages computed once, kernels shared by structure, keys that hold what code depends on."""
 
 import dataclasses
+import gc
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from compiled import assert_close, run_program
 from gradloom.compiler import ops, options, pipeline
+from gradloom.compiler.errors import MemoryLimitError
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Provenance, Value, building, layer_scope
 from gradloom.compiler.llvm import codegen
@@ -246,3 +248,17 @@ def test_structure_is_that_of_the_kernel_alone() -> None:
     (launch,) = pipeline.lower(graph).scheduled.launches
     swapped = dataclasses.replace(launch.kernel, buffers=launch.kernel.buffers[::-1])
     assert structure(swapped) != structure(launch.kernel)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(enabled: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        pipeline.compile_graph(graph_of())
+        assert gc.isenabled() is enabled
+        with pytest.raises(MemoryLimitError):
+            pipeline.compile_graph(train_graph(4), Options(memory_limit=0))
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
