@@ -7,7 +7,8 @@ from gradloom.compiler.kernels.inner_product import InnerProduct
 from gradloom.compiler.kernels.lowering import Lowered, Task
 from gradloom.compiler.kernels.outer_product import PACK_ROWS, OuterProduct
 from gradloom.compiler.kernels.product import MatrixProduct
-from gradloom.compiler.kernels.winograd import Forward, KernelGradient, lower_winograd_kernel
+from gradloom.compiler.kernels.winograd import Forward, lower_winograd_kernel
+from gradloom.compiler.kernels.winograd_gradient import KernelGradient
 from gradloom.compiler.ops.base import Contraction
 from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.winograd import WinogradConv2D, WinogradConv2DKernelGrad, WinogradKernel

@@ -189,3 +189,15 @@ def each_block(b: Builder, block: Index, unit: int, size: int, body: Callable[[I
         body(block.scaled(unit), unit)
     with b.when(last):
         body(block.scaled(unit), left)
+
+
+def each_part(b: Builder, size: int, part: int, body: Callable[[Index, int], None], name: str) -> None:
+    """Run `body(first, count)` for all parts of `size` elements in turn: a smaller last one is code of its own."""
+    whole = size // part * part
+    if whole > part:
+        with b.loop(0, whole, part, name=name) as loop:
+            body(loop.index, part)
+    elif whole:
+        body(ix.constant(0), part)
+    if size - whole:
+        body(ix.constant(whole), size - whole)

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from gradloom.compiler.ir import Value
-from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, chunks, each_block
+from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, chunks, each_block, each_part
 from gradloom.compiler.kernels.product import Product
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.builder import Builder
@@ -121,12 +121,13 @@ class OuterProduct:
 
     def _rows(self, start: Index, rows: int) -> None:
         """All columns of a block of rows."""
-        whole, left = divmod(self.product.columns, self.panel)
-        if whole:
-            with self.b.loop(0, whole * self.panel, self.panel, name="n") as loop:
-                self._panel((), start, rows, loop.index, self.panel)
-        if left:
-            self._panel((), start, rows, ix.constant(whole * self.panel), left)
+        each_part(
+            self.b,
+            self.product.columns,
+            self.panel,
+            lambda first, width: self._panel((), start, rows, first, width),
+            "n",
+        )
 
     def _panel(self, batch: Position, start: Index, rows: int, first: Index, width: int) -> None:
         """`rows` rows from `start` on of a panel of columns."""
@@ -148,14 +149,7 @@ class OuterProduct:
 
     def _tiles(self, rows: int, body: Callable[[Index, int], None]) -> None:
         """Run `body(first row, rows)` for all tiles of `rows` rows."""
-        whole = rows // self.tile * self.tile
-        if whole > self.tile:
-            with self.b.loop(0, whole, self.tile, name="m") as loop:
-                body(loop.index, self.tile)
-        elif whole:
-            body(ix.constant(0), self.tile)
-        if rows - whole:
-            body(ix.constant(whole), rows - whole)
+        each_part(self.b, rows, self.tile, body, "m")
 
     def _around(self, sizes: Sequence[int], body: Callable[[Position], None], depth: Position = ()) -> None:
         """Run `body` inside of loops over `sizes`."""

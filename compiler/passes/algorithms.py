@@ -69,8 +69,8 @@ def algorithm_rules(graph: Graph) -> tuple[Rule, ...]:
         """conv2d_kernel_grad(x, dy) → winograd_conv2d_kernel_grad(x, dy)"""
         (x, dy), op = value.inputs, value.op
         assert isinstance(op, Conv2DKernelGrad)
-        tile = TILES[0]
-        if not _transformable(op, value, value) or any(size % tile for size in dy.shape[1:3]):
+        tile = _tile(op, dy, value, False)
+        if tile is None or any(size % tile for size in dy.shape[1:3]):
             return None
         return draft.apply(WinogradConv2DKernelGrad(tile, op.padding), x, dy)
 
@@ -101,7 +101,10 @@ def _transformable(op: Convolution, value: Value, kernel: Value) -> bool:
 
 
 def _tile(op: Convolution, value: Value, kernel: Value, fixed: bool) -> int | None:
-    """The tile with which `value` is cheapest, None where the definition is; `fixed` kernels are transformed before."""
+    """The tile with which a convolution is cheapest, None where the definition is.
+
+    `value` is its result, or what stands for it in a gradient. `fixed` kernels are transformed before.
+    """
     if not _transformable(op, value, kernel) or not value.type.size:
         return None
     images, height, width, _ = value.shape
