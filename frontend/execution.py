@@ -164,10 +164,7 @@ class PredictProgram:
         """Return the predictions for a whole batch, of a program with one input and one output."""
         with self._lock:
             np.copyto(self._batch[0], x)
-            version = self.compiled.version
-            self.compiled.prepare(version)
-            self._binding.run(0, 1, version)
-            self.compiled.changed()
+            self._run()
             return self._results[0].copy()
 
     def run(self, x: Sequence[np.ndarray], out: Sequence[np.ndarray]) -> None:
@@ -177,9 +174,13 @@ class PredictProgram:
             for batch, part in zip(self._batch, x, strict=True):
                 batch[:rows] = part
                 batch[rows:] = 0
-            version = self.compiled.version
-            self.compiled.prepare(version)
-            self._binding.run(version=version)
-            self.compiled.changed()
+            self._run()
             for array, result in zip(out, self._results, strict=True):
                 array[...] = result[:rows]
+
+    def _run(self) -> None:
+        """Compute the results of the batch; the caller holds the lock."""
+        version = self.compiled.version
+        self.compiled.prepare(version)
+        self._binding.run(version=version)
+        self.compiled.changed()

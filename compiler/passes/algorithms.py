@@ -1,20 +1,20 @@
 """Algorithm choice: convolutions with 3x3 kernels go by Winograd's minimal filtering where that costs less.
 
-Costs are counted in multiply-adds; memory traffic in those that all cores do meanwhile. F(2x2) is
-no less exact than the definition and may stand in anywhere; F(4x4) is less exact (some 1e-5 of a result's RMS) and
-stands in only for inference, where kernels are transformed once per set of weights.
+Costs are counted in multiply-adds; memory traffic in those that all cores do meanwhile. F(2x2) is no less exact than
+the definition and may stand in anywhere; F(4x4) is less exact (some 1e-5 of a result's RMS) and stands in only for
+inference, where kernels are transformed once per set of weights.
 """
 
 from __future__ import annotations
 
 import math
 
-from gradloom.compiler.ir import Constant, Graph, Input, Value
+from gradloom.compiler.ir import Graph, Value
 from gradloom.compiler.ops.convolution import Conv2D, Conv2DInputGrad, Conv2DKernelGrad, Convolution
 from gradloom.compiler.ops.movement import Reverse, Transpose
 from gradloom.compiler.ops.winograd import TAPS, TILES, WinogradConv2D, WinogradConv2DKernelGrad, WinogradKernel
 from gradloom.compiler.passes import convolution_rules
-from gradloom.compiler.passes.fixed import FIXED_ROLES, changes_inputs
+from gradloom.compiler.passes.fixed import changes_inputs, is_fixed
 from gradloom.compiler.passes.rewrite import Draft, Rule, rewrite, rule_on
 from gradloom.compiler.types import F32
 
@@ -45,7 +45,7 @@ def algorithm_rules(graph: Graph) -> tuple[Rule, ...]:
         """conv2d(x, k) → winograd_conv2d(x, winograd_kernel(k)); an infinite x may make its whole tile NaN"""
         (x, kernel), op = value.inputs, value.op
         assert isinstance(op, Conv2D)
-        tile = _tile(op, value, kernel, inference and _is_fixed(kernel))
+        tile = _tile(op, value, kernel, inference and is_fixed(kernel))
         if tile is None:
             return None
         return draft.apply(WinogradConv2D(tile, op.padding), x, draft.apply(WinogradKernel(tile), kernel))
@@ -75,23 +75,6 @@ def algorithm_rules(graph: Graph) -> tuple[Rule, ...]:
         return draft.apply(WinogradConv2DKernelGrad(tile, op.padding), x, dy)
 
     return winograd_conv2d, winograd_input_grad, winograd_kernel_grad
-
-
-def _is_fixed(kernel: Value) -> bool:
-    """Whether a kernel depends on parameters and literals alone."""
-    waiting, seen = [kernel], set()
-    while waiting:
-        value = waiting.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        if isinstance(value.op, Input):
-            if value.op.role not in FIXED_ROLES:
-                return False
-        elif not value.inputs and not isinstance(value.op, Constant):
-            return False
-        waiting += value.inputs
-    return True
 
 
 def _transformable(op: Convolution, value: Value, kernel: Value) -> bool:

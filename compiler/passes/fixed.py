@@ -24,3 +24,20 @@ def fixed_values(graph: Graph) -> set[Value]:
         if known:
             fixed.add(value)
     return fixed
+
+
+def is_fixed(value: Value) -> bool:
+    """Whether one value is among those; of a graph still under construction, too, which has no outputs yet."""
+    waiting, seen = [value], set()
+    while waiting:
+        source = waiting.pop()
+        if source in seen:
+            continue
+        seen.add(source)
+        if isinstance(source.op, Input):
+            if source.op.role not in FIXED_ROLES:
+                return False
+        elif not source.inputs and not isinstance(source.op, Constant):
+            return False
+        waiting += source.inputs
+    return True

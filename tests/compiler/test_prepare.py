@@ -9,7 +9,9 @@ import gradloom as gl
 from gradloom.compiler import ops
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Input, building
-from gradloom.compiler.passes.prepare import PREPARED, split_prepare
+from gradloom.compiler.ops.elementwise import Exp
+from gradloom.compiler.passes.prepare import PREPARED, as_stored, split_prepare
+from gradloom.compiler.program import Argument
 from gradloom.compiler.types import F32, TensorType
 
 
@@ -40,6 +42,18 @@ def test_both_parts_compute_what_the_whole_does() -> None:
     assert [label for label, role in roles.items() if role == PREPARED] == list(prepared)
     got = interpret(main, {label: {**given, **prepared}[label] for label in roles})
     np.testing.assert_array_equal(got["y"], interpret(graph, given)["y"])
+
+
+def test_prepared_results_lie_as_the_other_program_reads_them() -> None:
+    graph = Graph("prepare")
+    graph.output("w", graph.apply(Exp(), graph.input("v", TensorType(F32, (2, 3, 8)), "parameter")))
+    argument = Argument("w", TensorType(F32, (3, 2, 8)), PREPARED, permutation=(1, 0, 2), panel=4)
+    stored = as_stored(graph, [argument])
+    assert stored.outputs[0].value.shape == argument.stored_shape
+    given = arrays(graph)
+    expected = interpret(graph, given)["w"].transpose(1, 0, 2)
+    panels = np.stack([expected[..., :4], expected[..., 4:]])
+    np.testing.assert_array_equal(interpret(stored, given)["w"], panels)
 
 
 def test_what_is_prepared_is_not_computed_again() -> None:

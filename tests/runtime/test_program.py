@@ -95,6 +95,13 @@ def test_the_host_shape_undoes_the_permutation():
     assert argument.host_shape == (2, 3, 4)
 
 
+def test_prepared_arrays_come_as_they_are_stored():
+    panelled = Argument("kernel", TensorType(F32, (3, 4, 64)), "parameter", panel=32)
+    assert panelled.is_converted and panelled.host_shape == (3, 4, 64)
+    prepared = Argument("kernel", TensorType(F32, (3, 4, 64)), "prepared", panel=32)
+    assert not prepared.is_converted and prepared.host_shape == prepared.stored_shape == (2, 3, 4, 32)
+
+
 def test_the_driver_refuses_a_call_with_other_parameters_than_the_kernel_has():
     from handmade import elementwise_kernel, make_program
 
