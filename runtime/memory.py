@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from gradloom.runtime.control_groups import group_folders
 
+HUGE_PAGE = 2 << 20
+"""Bytes of a huge page of Linux on x86-64, and on aarch64 with pages of 4 KiB."""
+
 
 def allocate(nbytes: int, alignment: int) -> np.ndarray:
-    """Zeroed bytes whose address is a multiple of `alignment`; the system hands out their pages on first touch."""
-    memory = np.zeros(nbytes + alignment, np.uint8)
+    """Zeroed bytes whose address is a multiple of `alignment`; the system hands out their pages on first touch.
+
+    What fills a huge page is asked for in such, where the system has them: pages of 4 KiB make rows of a matrix
+    compete for entries of the TLB, and lie by chance on few sets of the L2 cache. Raises `MemoryError` where the
+    system refuses.
+    """
+    if nbytes < HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        memory = np.zeros(nbytes + alignment, np.uint8)
+    else:
+        alignment = max(alignment, HUGE_PAGE)
+        memory = _huge_pages(nbytes + alignment)
     start = -address(memory) % alignment
     return memory[start : start + nbytes]
+
+
+def _huge_pages(nbytes: int) -> np.ndarray:
+    """Zeroed bytes for which the system is asked to use huge pages; it gives others where it has none left."""
+    try:
+        pages = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"Expected {nbytes} bytes of memory. Received from the system: {error}") from None
+    with suppress(OSError):  # a kernel that was built without them
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)
 
 
 def address(array: np.ndarray) -> int:

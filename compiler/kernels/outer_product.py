@@ -2,7 +2,9 @@
 
 A tile of rows × vectors stays in registers while loops run over the depth; each turn broadcasts one element of A per
 row and multiplies it by vectors of B. Where the columns of B are not adjacent in memory, or B is dear to compute, a
-panel of it is first packed into scratch. Where the depth is long and the tiles would stream their operands from far
+panel of it is first packed into scratch. Where A does not stay in the cache, a block takes several panels of columns,
+and all of them in turn multiply each strip of rows that does stay: A then comes from far away once for a block and not
+once for a panel. Where the depth is long and the tiles would stream their operands from far
 away again and again (kernel gradients of convolutions), the outer loops over the depth stand outside of the tiles,
 whose sums wait in scratch in between.
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from gradloom.compiler.ir import Value
 from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, chunks, each_block, each_part
@@ -33,8 +36,23 @@ PACK_ROWS = 4
 FAR = 1024
 """Bytes between neighbours along the depth of B from which on each is a page of its own."""
 
+STRIP = 1 / 4
+"""The part of the L2 cache that a strip of rows takes: next to it panels of B pass by."""
+
+GROUPS = 2
+"""Blocks of several panels for each core: few, so that A is read few times."""
+
 Vectors = Sequence[tuple[int, int, int]]
 """The vectors of a panel: the first column, the lanes, and how many of them count."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Columns of B that a tile spans: the first of them, where in scratch they are packed, and their vectors."""
+
+    first: Index
+    packed: Index
+    vectors: Vectors
 
 
 class OuterProduct:
@@ -52,9 +70,10 @@ class OuterProduct:
         # Two registers stay free for the elements of A on their way.
         registers = machine.registers - self.vectors - 2
         self.tile = even_tile(product.rows, max(1, registers // self.vectors))
-        self.panel = self.vectors * self.lanes
-        self.packed: Buffer | None = None
+        self.width = self.vectors * self.lanes
         self.outer = self._outer_loops()
+        self.group, self.strip = self._group()
+        self.packed: Buffer | None = None
         self.sums: Buffer | None = None
 
     def lower(self) -> Lowered:
@@ -64,25 +83,26 @@ class OuterProduct:
             return lowering.finish(0)
         self._wish_for_panels()
         if self._packs():
-            type_ = TensorType(product.b.dtype, (math.prod(product.depth), self.panel))
-            self.packed = self.b.allocate(Buffer("panel", type_, "scratch"))
+            type_ = TensorType(product.b.dtype, (self.group, math.prod(product.depth), self.width))
+            self.packed = self.b.allocate(Buffer("panels", type_, "scratch"))
         tiles = -(-product.rows // self.tile)
         most_blocks = 4 * self.task.machine.cores if self.outer else 64
         unit = product.rows if self.by_columns else self.tile * -(-tiles // most_blocks)
         if self.outer:
-            type_ = TensorType(product.node.dtype, (unit, self.panel))
+            type_ = TensorType(product.node.dtype, (unit, self.width))
             self.sums = self.b.allocate(Buffer("sums", type_, "scratch"))
-        blocks = batches * -(-product.columns // self.panel) if self.by_columns else -(-product.rows // unit)
+        columns = self.group * self.width
+        blocks = batches * -(-product.columns // columns) if self.by_columns else -(-product.rows // unit)
         with lowering.blocks(blocks) as block:
             if self.by_columns:
-                which, panel = self.b.divmod(block, blocks // batches)
+                which, part = self.b.divmod(block, blocks // batches)
                 batch = self.b.unravel(which, product.batch)
                 each_block(
                     self.b,
-                    panel,
-                    self.panel,
+                    part,
+                    columns,
                     product.columns,
-                    lambda first, width: self._panel(batch, ix.constant(0), product.rows, first, width),
+                    lambda first, width: self._block(batch, ix.constant(0), product.rows, first, width),
                 )
             else:
                 each_block(self.b, block, unit, product.rows, self._rows)
@@ -93,11 +113,24 @@ class OuterProduct:
         product = self.product
         if len(product.depth) < 2 or product.rows <= self.tile or product.strided_b:
             return 0
-        width = product.a.shape[-1] + self.panel
+        width = product.a.shape[-1] + self.width
         for outer in range(len(product.depth)):
             if math.prod(product.depth[outer:]) * width * product.a.dtype.itemsize <= self.task.machine.l2_bytes:
                 return outer
         return 0
+
+    def _group(self) -> tuple[int, int]:
+        """The panels in a block of columns, and the rows in a strip that all of them multiply in turn."""
+        product, machine = self.product, self.task.machine
+        row = math.prod(product.depth) * product.a.dtype.itemsize
+        panels = -(-product.columns // self.width)
+        blocks = GROUPS * machine.cores
+        stays = product.rows * row <= machine.l2_bytes // 2
+        if not self.by_columns or product.batch or self.outer or stays or panels < 2 * blocks:
+            return 1, product.rows
+        tiles = -(-product.rows // self.tile)
+        held = max(1, int(STRIP * machine.l2_bytes) // (row * self.tile))
+        return -(-panels // blocks), even_tile(tiles, held) * self.tile
 
     def _packs(self) -> bool:
         """Whether a panel of B is copied into scratch before it is used."""
@@ -116,36 +149,56 @@ class OuterProduct:
         holder = self.task.stored.get(product.b)
         if holder is not None and not product.strided_b and not product.batch and not self.outer:
             width = product.b.shape[-1]
-            if width == product.columns and width > self.panel and width % self.panel == 0:
-                self.lowering.panels[holder] = self.panel
+            if width == product.columns and width > self.width and width % self.width == 0:
+                self.lowering.panels[holder] = self.width
 
     def _rows(self, start: Index, rows: int) -> None:
         """All columns of a block of rows."""
         each_part(
             self.b,
             self.product.columns,
-            self.panel,
-            lambda first, width: self._panel((), start, rows, first, width),
+            self.width,
+            lambda first, width: self._block((), start, rows, first, width),
             "n",
         )
 
-    def _panel(self, batch: Position, start: Index, rows: int, first: Index, width: int) -> None:
+    def _block(self, batch: Position, start: Index, rows: int, first: Index, width: int) -> None:
+        """`rows` rows from `start` on of the panels in `width` columns: strip by strip, panel by panel."""
+
+        def panels(body: Callable[[Panel], None]) -> None:
+            depth = math.prod(self.product.depth)
+            each_part(
+                self.b,
+                width,
+                self.width,
+                lambda at, count: body(Panel(first + at, at.scaled(depth), chunks(count, self.lanes))),
+                "n",
+            )
+
+        if self.packed is not None:
+            panels(lambda panel: self._pack(batch, panel))
+        each_part(
+            self.b,
+            rows,
+            min(rows, self.strip),
+            lambda at, count: panels(lambda panel: self._panel(batch, start + at, count, panel)),
+            "s",
+        )
+
+    def _panel(self, batch: Position, start: Index, rows: int, panel: Panel) -> None:
         """`rows` rows from `start` on of a panel of columns."""
         product = self.product
-        if self.packed is not None:
-            self._pack(batch, first, width)
-        vectors = chunks(width, self.lanes)
         if not self.outer:
-            self._tiles(rows, lambda at, count: self._whole_tile(batch, start + at, count, first, vectors))
+            self._tiles(rows, lambda at, count: self._whole_tile(batch, start + at, count, panel))
             return
-        self._tiles(rows, lambda at, count: self._set_sums(at, self._zeros(count, vectors), vectors))
+        self._tiles(rows, lambda at, count: self._set_sums(at, self._zeros(count, panel), panel))
         self._around(
             product.depth[: self.outer],
             lambda depth: self._tiles(
-                rows, lambda at, count: self._add_to_sums(batch, start + at, at, count, depth, first, vectors)
+                rows, lambda at, count: self._add_to_sums(batch, start + at, at, count, depth, panel)
             ),
         )
-        self._tiles(rows, lambda at, count: self._finish_sums(batch, start + at, at, count, first, vectors))
+        self._tiles(rows, lambda at, count: self._finish_sums(batch, start + at, at, count, panel))
 
     def _tiles(self, rows: int, body: Callable[[Index, int], None]) -> None:
         """Run `body(first row, rows)` for all tiles of `rows` rows."""
@@ -163,56 +216,55 @@ class OuterProduct:
 
     # Packing.
 
-    def _pack(self, batch: Position, first: Index, width: int) -> None:
+    def _pack(self, batch: Position, panel: Panel) -> None:
         """Copy a panel of B into scratch, one row of the panel after the other."""
         packed, product = self.packed, self.product
         assert packed is not None
 
         def row(depth: Position) -> None:
-            at_row = self.b.ravel(depth, product.depth).scaled(self.panel)
-            for start, lanes, active in chunks(width, self.lanes):
+            at_row = panel.packed + self.b.ravel(depth, product.depth).scaled(self.width)
+            for start, lanes, active in panel.vectors:
                 with self.b.vectorized(lanes, active):
-                    at = product.at_b(batch, depth, ix.lanes(first + start, active))
+                    at = product.at_b(batch, depth, ix.lanes(panel.first + start, active))
                     element = self.lowering.evaluator.read(product.b, at)
                     self.b.store(packed, ix.lanes(at_row + start, active), element)
 
         self._around(product.depth, row)
 
-    def _b_vector(self, batch: Position, depth: Position, first: Index, start: int, active: int) -> Expr:
+    def _b_vector(self, batch: Position, depth: Position, panel: Panel, start: int, active: int) -> Expr:
         if self.packed is not None:
-            row = self.b.ravel(depth, self.product.depth).scaled(self.panel)
+            row = panel.packed + self.b.ravel(depth, self.product.depth).scaled(self.width)
             return self.b.load(self.packed, ix.lanes(row + start, active))
-        at = self.product.at_b(batch, depth, ix.lanes(first + start, active))
+        at = self.product.at_b(batch, depth, ix.lanes(panel.first + start, active))
         return self.lowering.evaluator.read(self.product.b, at)
 
     # Tiles.
 
-    def _whole_tile(self, batch: Position, row: Index, rows: int, first: Index, vectors: Vectors) -> None:
+    def _whole_tile(self, batch: Position, row: Index, rows: int, panel: Panel) -> None:
         places = [self.product.place(self.b, row + r) for r in range(rows)]
-        sums = self._contract(batch, places, (), first, vectors, self._zeros(rows, vectors))
+        sums = self._contract(batch, places, (), panel, self._zeros(rows, panel))
         for r, place in enumerate(places):
-            self._finish(batch, place, sums[r * len(vectors) : (r + 1) * len(vectors)], first, vectors)
+            self._finish(batch, place, sums[r * len(panel.vectors) : (r + 1) * len(panel.vectors)], panel)
 
-    def _zeros(self, rows: int, vectors: Vectors) -> list[Expr]:
-        return [self.b.zero(self.product.node.dtype, lanes) for _ in range(rows) for _, lanes, _ in vectors]
+    def _zeros(self, rows: int, panel: Panel) -> list[Expr]:
+        return [self.b.zero(self.product.node.dtype, lanes) for _ in range(rows) for _, lanes, _ in panel.vectors]
 
     def _contract(
         self,
         batch: Position,
         places: Sequence[Position],
         depth: Position,
-        first: Index,
-        vectors: Vectors,
+        panel: Panel,
         sums: Sequence[Expr],
     ) -> tuple[Expr, ...]:
         """The micro-kernel: add to the sums of a tile what the depth's loops from the current one on yield."""
         product = self.product
         if len(depth) == len(product.depth):
-            return self._turn(batch, places, depth, first, vectors, sums)
+            return self._turn(batch, places, depth, panel, sums)
         if product.depth[len(depth)] == 1:
-            return self._contract(batch, places, (*depth, ix.constant(0)), first, vectors, sums)
+            return self._contract(batch, places, (*depth, ix.constant(0)), panel, sums)
         with self.b.loop(0, product.depth[len(depth)], initial=sums, name="k") as loop:
-            loop.next(*self._contract(batch, places, (*depth, loop.index), first, vectors, loop.carried))
+            loop.next(*self._contract(batch, places, (*depth, loop.index), panel, loop.carried))
         return loop.results
 
     def _turn(
@@ -220,22 +272,21 @@ class OuterProduct:
         batch: Position,
         places: Sequence[Position],
         depth: Position,
-        first: Index,
-        vectors: Vectors,
+        panel: Panel,
         sums: Sequence[Expr],
     ) -> tuple[Expr, ...]:
         b, evaluator, product = self.b, self.lowering.evaluator, self.product
         right = []
-        for start, lanes, active in vectors:
+        for start, lanes, active in panel.vectors:
             with b.vectorized(lanes, active):
-                right.append(b.broadcast(self._b_vector(batch, depth, first, start, active), lanes))
+                right.append(b.broadcast(self._b_vector(batch, depth, panel, start, active), lanes))
         results = list(sums)
         for r, place in enumerate(places):
             with b.vectorized(1):
                 left = evaluator.read(product.a, product.at_a(batch, place, depth))
-            for n in range(len(vectors)):
-                slot = r * len(vectors) + n
-                results[slot] = multiply_add(b, left, right[n], results[slot])
+            for n, vector in enumerate(right):
+                slot = r * len(right) + n
+                results[slot] = multiply_add(b, left, vector, results[slot])
         return tuple(results)
 
     def _finish(
@@ -243,13 +294,12 @@ class OuterProduct:
         batch: Position,
         place: Position,
         sums: Sequence[Expr],
-        first: Index,
-        vectors: Vectors,
+        panel: Panel,
     ) -> None:
         """The epilogue of one row of a tile."""
-        for (start, lanes, active), result in zip(vectors, sums, strict=True):
+        for (start, lanes, active), result in zip(panel.vectors, sums, strict=True):
             with self.b.vectorized(lanes, active):
-                position = self.product.at_result(batch, place, ix.lanes(first + start, active))
+                position = self.product.at_result(batch, place, ix.lanes(panel.first + start, active))
                 finish_tile(self.lowering, self.product.node, position, result)
 
     # Sums that wait in scratch.
@@ -261,12 +311,11 @@ class OuterProduct:
         at: Index,
         rows: int,
         depth: Position,
-        first: Index,
-        vectors: Vectors,
+        panel: Panel,
     ) -> None:
         places = [self.product.place(self.b, row + r) for r in range(rows)]
-        sums = self._get_sums(at, rows, vectors)
-        self._set_sums(at, self._contract(batch, places, depth, first, vectors, sums), vectors)
+        sums = self._get_sums(at, rows, panel)
+        self._set_sums(at, self._contract(batch, places, depth, panel, sums), panel)
 
     def _finish_sums(
         self,
@@ -274,30 +323,29 @@ class OuterProduct:
         row: Index,
         at: Index,
         rows: int,
-        first: Index,
-        vectors: Vectors,
+        panel: Panel,
     ) -> None:
         for r in range(rows):
-            sums = self._get_sums(at + r, 1, vectors)
-            self._finish(batch, self.product.place(self.b, row + r), sums, first, vectors)
+            sums = self._get_sums(at + r, 1, panel)
+            self._finish(batch, self.product.place(self.b, row + r), sums, panel)
 
-    def _get_sums(self, at: Index, rows: int, vectors: Vectors) -> list[Expr]:
+    def _get_sums(self, at: Index, rows: int, panel: Panel) -> list[Expr]:
         assert self.sums is not None
         found = []
         for r in range(rows):
-            for start, lanes, active in vectors:
+            for start, lanes, active in panel.vectors:
                 with self.b.vectorized(lanes, active):
-                    element = self.b.load(self.sums, ix.lanes((at + r).scaled(self.panel) + start, active))
+                    element = self.b.load(self.sums, ix.lanes((at + r).scaled(self.width) + start, active))
                     found.append(self.b.broadcast(element, lanes))
         return found
 
-    def _set_sums(self, at: Index, sums: Sequence[Expr], vectors: Vectors) -> None:
+    def _set_sums(self, at: Index, sums: Sequence[Expr], panel: Panel) -> None:
         assert self.sums is not None
         for slot, value in enumerate(sums):
-            r, n = divmod(slot, len(vectors))
-            start, lanes, active = vectors[n]
+            r, n = divmod(slot, len(panel.vectors))
+            start, lanes, active = panel.vectors[n]
             with self.b.vectorized(lanes, active):
-                self.b.store(self.sums, ix.lanes((at + r).scaled(self.panel) + start, active), value)
+                self.b.store(self.sums, ix.lanes((at + r).scaled(self.width) + start, active), value)
 
 
 def multiply_add(b: Builder, x: Expr, y: Expr, z: Expr) -> Expr:

@@ -1,5 +1,6 @@
 """Matrix product kernels: transposes, batches, sizes, prologues and epilogues against the interpreter."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from gradloom.compiler.types import F32, F64, I32, OPEN, U8, DType, TensorType
 
 SIZES = st.sampled_from([0, 1, 2, 3, 5, 10, 15, 16, 17, 31, 33, 64, 65, 130])
 PROLOGUES = ("none", "relu", "row", "rows of bytes", "transpose", "transposed batch", "concatenate", "expensive")
+CACHES = st.sampled_from([1 << 20, 4096])
+"""Sizes of an L2 cache: in the small one operands do not fit, so that blocks have several panels of columns."""
 EPILOGUES = ("bias", "relu", "residual", "column", "scalar", "mask", "transposed use", "several", "softmax", "sum")
 
 
@@ -110,10 +113,11 @@ def products(draw: Any) -> tuple[Graph, dict[str, np.ndarray]]:
 @pytest.mark.parametrize("share", range(2))
 def test_products_equal_the_interpreter(share: int) -> None:
     @settings(max_examples=70, derandomize=True, database=None)
-    @given(products(), st.sampled_from(host_levels()), st.sampled_from([1, 2, 4]))
-    def equal(drawn: tuple[Graph, dict[str, np.ndarray]], level: str, cores: int) -> None:
+    @given(products(), st.sampled_from(host_levels()), st.sampled_from([1, 2, 4]), CACHES)
+    def equal(drawn: tuple[Graph, dict[str, np.ndarray]], level: str, cores: int, l2: int) -> None:
         graph, arrays = drawn
-        options = pipeline.Options(Target.named(level), cores + share, simplify=not share)
+        target = replace(Target.named(level), l2=l2)
+        options = pipeline.Options(target, cores + share, simplify=not share)
         program = pipeline.compile_graph(graph, options)
         got = run_program(program, graph, arrays)
         assert_close(got, interpret(graph, arrays), graph)
@@ -124,14 +128,31 @@ def test_products_equal_the_interpreter(share: int) -> None:
 
 @settings(max_examples=30, derandomize=True, database=None)
 @given(products(), st.integers(0, 1))
-def test_bits_do_not_depend_on_the_cores_that_work_is_divided_for(
-    drawn: tuple[Graph, dict[str, np.ndarray]], fuse: int
-) -> None:
+def test_bits_do_not_depend_on_cores_and_caches(drawn: tuple[Graph, dict[str, np.ndarray]], fuse: int) -> None:
     graph, arrays = drawn
-    programs = [pipeline.compile_graph(graph, pipeline.Options(cores=cores, fuse=bool(fuse))) for cores in (1, 2, 5)]
+    machines = [(1, 1 << 20), (2, 1 << 20), (5, 1 << 20), (1, 4096), (2, 4096)]
+    programs = [
+        pipeline.compile_graph(graph, pipeline.Options(replace(Target.host(), l2=l2), cores, fuse=bool(fuse)))
+        for cores, l2 in machines
+    ]
     first, *others = [run_program(program, graph, arrays) for program in programs]
     for other in others:
         assert_same(other, first, graph)
+
+
+def test_panels_share_strips_of_rows_that_stay_in_the_cache() -> None:
+    """A is larger than the cache: a block has several panels of columns, which are packed side by side."""
+    graph = Graph("large")
+    a, b = (graph.input(name, TensorType(F32, (256, 256))) for name in "ab")
+    with building(graph):
+        graph.output("y", ops.matmul(a, b))
+    blocks = []
+    for l2 in (1 << 20, 1 << 16):
+        (launch,) = pipeline.lower(graph, pipeline.Options(replace(Target.host(), l2=l2), 2)).scheduled.launches
+        (panels,) = launch.kernel.scratch
+        assert panels.type.shape[0] * launch.kernel.blocks * panels.type.shape[2] == 256
+        blocks.append(launch.kernel.blocks)
+    assert blocks[0] > blocks[1] == 4
 
 
 @settings(max_examples=30, derandomize=True, database=None)
