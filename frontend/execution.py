@@ -11,6 +11,7 @@ import numpy as np
 from gradloom.compiler.errors import MemoryLimitError
 from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.passes.prepare import as_stored, split_prepare
+from gradloom.runtime import memory
 from gradloom.runtime.locks import new_lock
 from gradloom.tracing import TracedGraph
 
@@ -88,7 +89,7 @@ class Preparation:
         from gradloom.runtime.executable import Executable
 
         program = compiled_program(graph)
-        self.results = {out.name: np.empty(out.value.shape, out.value.dtype.numpy) for out in graph.outputs}
+        self.results = {out.name: memory.array(out.value.shape, out.value.dtype.numpy) for out in graph.outputs}
         known = {**supplied, **self.results}
         self._binding = Executable(program).bind({a.name: known[a.name] for a in program.arguments})
         self._lock = new_lock(self, "_lock")
@@ -143,7 +144,7 @@ class PredictProgram:
     def __init__(self, compiled: CompiledGraph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         self.compiled = compiled
         types = {value.op.attributes["label"]: value.type for value in compiled.traced.graph.inputs}
-        batch = {label: np.zeros(types[label].shape, types[label].dtype.numpy) for label in inputs}
+        batch = {label: memory.array(types[label].shape, types[label].dtype.numpy) for label in inputs}
         results = compiled.empty_results()
         self._batch = list(batch.values())
         self._results = [results[label] for label in outputs]

@@ -23,9 +23,7 @@ from gradloom.compiler.types import DType, TensorType, as_dtype
 from gradloom.naming import numbered
 from gradloom.operators import TensorOperators
 from gradloom.recording import find_recorded
-
-ALIGNMENT = 64
-"""Bytes: variables begin on a cache line, which is also the widest vector register."""
+from gradloom.runtime import memory
 
 _drawing = threading.RLock()
 """Held while initial values are drawn: every reader is to get the one array."""
@@ -119,7 +117,7 @@ class Variable(TensorOperators):
             with _drawing:
                 if self._array is None:
                     assert self._draw is not None
-                    array = aligned_empty(self.shape, self.dtype.numpy)
+                    array = memory.array(self.shape, self.dtype.numpy)
                     array[...] = self._draw()
                     self._array = array
         assert self._array is not None
@@ -128,7 +126,7 @@ class Variable(TensorOperators):
     def _own(self) -> np.ndarray:
         """The variable's array, for the caller to fill."""
         if self._array is None:
-            self._array = aligned_empty(self.shape, self.dtype.numpy)
+            self._array = memory.array(self.shape, self.dtype.numpy)
         return self._array
 
     @property
@@ -326,11 +324,3 @@ def layer_call(layer: str | None) -> Iterator[None]:
         yield
     finally:
         _layer_call.reset(token)
-
-
-def aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """Return an uninitialized C-contiguous array that begins at a multiple of `ALIGNMENT` bytes."""
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + nbytes].view(dtype).reshape(tuple(shape))

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradloom.compiler.errors import GradloomError
-from gradloom.compiler.program import ALIGNMENT, Argument
+from gradloom.compiler.program import Argument
 from gradloom.compiler.types import OPEN
-from gradloom.runtime.memory import address, allocate
+from gradloom.runtime import memory
+from gradloom.runtime.memory import address
 
 if TYPE_CHECKING:
     from gradloom.runtime.executable import Executable
@@ -123,7 +124,7 @@ class _Layout:
             panels = view.reshape(*leading, columns // argument.panel, argument.panel)
             view = np.moveaxis(panels, -2, 0)
         self.view = view
-        self.copy = allocate(array.nbytes, ALIGNMENT).view(array.dtype).reshape(view.shape)
+        self.copy = memory.array(view.shape, view.dtype)
 
     def convert(self) -> None:
         np.copyto(self.copy, self.view)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from gradloom.compiler.program import ALIGNMENT
 from gradloom.runtime.control_groups import group_folders
 
 HUGE_PAGE = 2 << 20
@@ -41,6 +43,12 @@ def _huge_pages(nbytes: int) -> np.ndarray:
     with suppress(OSError):  # a kernel that was built without them
         pages.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(pages, np.uint8)
+
+
+def array(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """A C-contiguous array of zeros that begins at a cache line: vectors in it cross none, as many of NumPy's do."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    return allocate(nbytes, ALIGNMENT).view(dtype).reshape(tuple(shape))
 
 
 def address(array: np.ndarray) -> int:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gradloom.compiler.ir import Value
-from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, chunks, each_block, each_part
+from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, chunks, column_hint, each_block, each_part
 from gradloom.compiler.kernels.product import Product
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.builder import Builder
@@ -35,6 +35,15 @@ PACK_ROWS = 4
 
 FAR = 1024
 """Bytes between neighbours along the depth of B from which on each is a page of its own."""
+
+TILE_ROWS = 6
+"""Rows of a tile for which panels are as wide as registers allow: taller tiles take narrower panels."""
+
+SPARE = 2
+"""Registers that stay free for the elements of A on their way."""
+
+WIDEST = 8
+"""Vectors in a panel at most: enough sums to hide an addition's latency."""
 
 STRIP = 1 / 4
 """The part of the L2 cache that a strip of rows takes: next to it panels of B pass by."""
@@ -65,11 +74,9 @@ class OuterProduct:
         self.b = self.lowering.b
         self.lanes = task.lanes
         machine = task.machine
-        most = 4 if machine.registers >= 32 else 2
+        most = widest_panel(product.rows, machine.registers)
         self.by_columns, self.vectors = _division(product, -(-product.columns // self.lanes), most, machine.cores)
-        # Two registers stay free for the elements of A on their way.
-        registers = machine.registers - self.vectors - 2
-        self.tile = even_tile(product.rows, max(1, registers // self.vectors))
+        self.tile = even_tile(product.rows, max(1, (machine.registers - SPARE - self.vectors) // self.vectors))
         self.width = self.vectors * self.lanes
         self.outer = self._outer_loops()
         self.group, self.strip = self._group()
@@ -126,7 +133,12 @@ class OuterProduct:
         panels = -(-product.columns // self.width)
         blocks = GROUPS * machine.cores
         stays = product.rows * row <= machine.l2_bytes // 2
-        if not self.by_columns or product.batch or self.outer or stays or panels < 2 * blocks:
+        if not self.by_columns or product.batch or self.outer:
+            return 1, product.rows
+        hint = column_hint(self.task, product.columns)
+        if hint is not None and hint % self.width == 0:
+            return hint // self.width, product.rows
+        if stays or panels < 2 * blocks:
             return 1, product.rows
         tiles = -(-product.rows // self.tile)
         held = max(1, int(STRIP * machine.l2_bytes) // (row * self.tile))
@@ -357,6 +369,15 @@ def finish_tile(lowering: Lowering, node: Value, position: Position, result: Exp
     """The epilogue: everything that the group computes from one vector of the contraction's result."""
     lowering.evaluator.given[node] = lambda at: result
     lowering.store(lowering.task.group.results, position)
+
+
+def widest_panel(rows: int, registers: int) -> int:
+    """Vectors in a panel at most: with their elements of B, the sums of a tile of `rows` rows fill the registers.
+
+    Few rows take wide panels: what waits for its last addition is the sum of a column, so that there must be many.
+    """
+    vectors = (registers - SPARE) // (min(rows, TILE_ROWS) + 1)
+    return min(WIDEST, 1 << (max(1, vectors).bit_length() - 1))
 
 
 def _division(product: Product, vectors: int, most: int, cores: int) -> tuple[bool, int]:

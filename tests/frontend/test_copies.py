@@ -12,8 +12,9 @@ import pytest
 
 import gradloom as gl
 from gradloom import layers
+from gradloom.compiler.program import ALIGNMENT
 from gradloom.symbolic import SymbolicTensor
-from gradloom.variables import ALIGNMENT, Variable
+from gradloom.variables import Variable
 
 X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
 Y = np.random.default_rng(1).normal(size=(20, 2)).astype(np.float32)

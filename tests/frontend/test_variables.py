@@ -8,9 +8,10 @@ from hypothesis.extra.numpy import array_shapes
 
 from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Graph, Input, Value
+from gradloom.compiler.program import ALIGNMENT
 from gradloom.compiler.types import F32, TensorType
 from gradloom.initializers import RandomNormal
-from gradloom.variables import ALIGNMENT, Trace, Variable
+from gradloom.variables import Trace, Variable
 from interpreted import evaluate
 
 
