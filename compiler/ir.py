@@ -319,9 +319,6 @@ class Graph:
         the types. `provenance` is where the node comes from; by default the current layer and the user's line.
         """
         origins = frozenset(current_origins() if provenance is None else provenance)
-        for value in inputs:
-            if value.graph is not self:
-                raise VerificationError(f"{op}: operand {value!r} belongs to another graph than {self.name!r}")
         try:
             type_ = op.type_of(*(value.type for value in inputs))
         except (ShapeError, DTypeError) as error:
@@ -329,6 +326,26 @@ class Graph:
             operands = ", ".join(str(value.type) for value in inputs)
             message = f"{op}({operands}): {error}" + (f"  [{where}]" if where else "")
             raise type(error)(message) from None
+        return self._interned_node(op, inputs, type_, origins)
+
+    def copy(self, value: Value, *inputs: Value) -> Value:
+        """Return the node for a node of another graph, of the same provenance, on `inputs` that stand for its operands.
+
+        On operands of the same types it has the same type: nothing is inferred anew.
+        """
+        origins = value.graph.provenance[value]
+        if any(
+            new.type is not old.type and new.type != old.type for new, old in zip(inputs, value.inputs, strict=True)
+        ):
+            return self.apply(value.op, *inputs, provenance=origins)
+        return self._interned_node(value.op, inputs, value.type, origins)
+
+    def _interned_node(
+        self, op: Op, inputs: tuple[Value, ...], type_: TensorType, origins: frozenset[Provenance]
+    ) -> Value:
+        for value in inputs:
+            if value.graph is not self:
+                raise VerificationError(f"{op}: operand {value!r} belongs to another graph than {self.name!r}")
         key = (op, tuple(value.number for value in inputs), type_)
         if (value_ := self._interned.get(key)) is None:
             value_ = Value(self, op, inputs, type_, len(self.values))
@@ -364,7 +381,7 @@ class Graph:
         copy.captured = dict(self.captured)
         new: dict[Value, Value] = {}
         for value in self.live():
-            new[value] = copy.apply(value.op, *(new[v] for v in value.inputs), provenance=self.provenance[value])
+            new[value] = copy.copy(value, *(new[v] for v in value.inputs))
         copy.outputs = [
             Output(out.name, new[out.value], None if out.donor is None else new[out.donor]) for out in self.outputs
         ]

@@ -53,8 +53,10 @@ def _anonymous(graph: Graph) -> Graph:
     result = Graph(graph.name)
     new: dict[Value, Value] = {}
     for number, value in enumerate(graph.live()):
-        op = replace(value.op, label=str(number)) if isinstance(value.op, Input) else value.op
-        new[value] = result.apply(op, *(new[operand] for operand in value.inputs), provenance=())
+        if isinstance(value.op, Input):
+            new[value] = result.apply(replace(value.op, label=str(number)), provenance=())
+        else:
+            new[value] = result.copy(value, *(new[operand] for operand in value.inputs))
     for number, output in enumerate(graph.outputs):
         result.output(str(number), new[output.value], None if output.donor is None else new[output.donor])
     return result

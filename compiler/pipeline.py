@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from gradloom.compiler.barriers import place_barriers
+from gradloom.compiler.collection import no_garbage_collection
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.kernels.lowering import Machine
 from gradloom.compiler.loops.grammar import Kernel
@@ -168,25 +166,8 @@ def lower(graph: Graph, options: Options | None = None) -> Lowering:
 
 def compile_graph(graph: Graph, options: Options | None = None) -> Program:
     """Compile a graph; raises `MemoryLimitError` before anything is generated."""
-    with _no_garbage_collection():
+    with no_garbage_collection():
         return lower(graph, options).program()
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Spare Python's cyclic garbage collector looks at objects that all live until the end of a compilation.
-
-    There are hundreds of thousands of them, and it would look at each a dozen times: a sixth of the time of a large
-    program. Nothing of the result depends on it.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _symbol(name: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from gradloom.compiler.errors import GradloomError
@@ -68,7 +69,7 @@ class Argument:
     panel: int = 0
     written: bool = False
 
-    @property
+    @cached_property
     def is_converted(self) -> bool:
         """Whether the program works on a copy of the caller's array in another order."""
         return bool(self.permutation or self.panel) and self.role != "prepared" and self.type.size != 0
@@ -79,7 +80,7 @@ class Argument:
         *leading, columns = self.type.shape or (1,)
         return (columns // self.panel, *leading, self.panel) if self.panel else self.type.shape
 
-    @property
+    @cached_property
     def host_shape(self) -> tuple[int, ...]:
         """The shape of the caller's array."""
         if self.role == "prepared":

@@ -111,6 +111,7 @@ class Training:
         if self._shuffle is not None:
             self._shuffle.shuffle(self._order)
         each_batch = callbacks.overrides("on_train_batch_begin", "on_train_batch_end")
+        watched = callbacks.overrides("on_progress")
         batches = samples = 0
         with self._setup.round():
             for segment in self._segments:
@@ -121,6 +122,8 @@ class Training:
                             callbacks.call("on_train_batch_begin", batches, {})
                         steps = segment.advance(done, by_steps=each_batch)
                         done, batches, samples = done + steps, batches + steps, samples + steps * segment.samples
+                        if not (each_batch or watched):
+                            continue
                         logs = self._setup.logs(samples)
                         if each_batch:
                             segment.compiled.changed()

@@ -39,16 +39,17 @@ class CompiledGraph:
         """How long a step took when it was last measured."""
         self._results = {out.name: out.value.type for out in traced.graph.outputs if out.donor is None}
         self._names = {argument.name for argument in self.program.arguments}
-        self._supplied = traced.arguments()
+        supplied = traced.arguments()
         self._preparation = None
         if prepare is not None:
-            self._preparation = Preparation(as_stored(prepare, self.program.arguments), self._supplied)
-            self._supplied |= self._preparation.results
+            self._preparation = Preparation(as_stored(prepare, self.program.arguments), supplied)
+            supplied |= self._preparation.results
+        self._places = self.executable.places(supplied)
 
     def bind(self, arrays: Mapping[str, np.ndarray]) -> Binding:
         """Prepare for many runs on the same arrays."""
-        known = {**self._supplied, **arrays}
-        return self.executable.bind({name: array for name, array in known.items() if name in self._names})
+        given = {name: array for name, array in arrays.items() if name in self._names}
+        return self.executable.bind({**self._places, **given})
 
     def empty_results(self) -> dict[str, np.ndarray]:
         """New arrays for the results."""
@@ -89,7 +90,8 @@ class Preparation:
         from gradloom.runtime.executable import Executable
 
         program = compiled_program(graph)
-        self.results = {out.name: memory.array(out.value.shape, out.value.dtype.numpy) for out in graph.outputs}
+        arrays = memory.arrays([out.value.type for out in graph.outputs])
+        self.results = {out.name: array for out, array in zip(graph.outputs, arrays, strict=True)}
         known = {**supplied, **self.results}
         self._binding = Executable(program).bind({a.name: known[a.name] for a in program.arguments})
         self._lock = new_lock(self, "_lock")
@@ -144,7 +146,7 @@ class PredictProgram:
     def __init__(self, compiled: CompiledGraph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         self.compiled = compiled
         types = {value.op.attributes["label"]: value.type for value in compiled.traced.graph.inputs}
-        batch = {label: memory.array(types[label].shape, types[label].dtype.numpy) for label in inputs}
+        batch = {label: memory.array(types[label]) for label in inputs}
         results = compiled.empty_results()
         self._batch = list(batch.values())
         self._results = [results[label] for label in outputs]

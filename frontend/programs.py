@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from gradloom import step_graphs
+from gradloom.compiler.collection import no_garbage_collection
 from gradloom.compiler.passes.batch_rows import rows_are_independent
 from gradloom.compiler.passes.weight_folding import fold_into_weights
 from gradloom.compiler.types import DType, TensorType
@@ -93,7 +94,8 @@ class StepPrograms:
             return known
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = make()
+                with no_garbage_collection():
+                    self._kept[key] = make()
             kept: T = self._kept[key]
             return kept
 

@@ -9,22 +9,31 @@ from __future__ import annotations
 import random
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 _MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
-class Stream:
-    """The key of a sequence of random numbers; stream 0 of a seed is the one a user's own `seed=` stands for."""
+class Stream(ISeedSequence):
+    """The key of a sequence of random numbers; stream 0 of a seed is the one a user's own `seed=` stands for.
+
+    It is a seed sequence in NumPy's sense: told a bare key, Philox would first ask the system for entropy, in vain.
+    """
 
     seed: int
     number: int
 
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        """The key, in the two 64-bit words that Philox asks for."""
+        return np.array([self.seed & _MASK, self.number], np.uint64).view(dtype)[:n_words]
+
     def generator(self) -> np.random.Generator:
         """A NumPy generator at the stream's beginning: equal streams yield equal numbers."""
-        return np.random.Generator(np.random.Philox(key=np.array([self.seed & _MASK, self.number], dtype=np.uint64)))
+        return np.random.Generator(np.random.Philox(self))
 
 
 class _Streams:

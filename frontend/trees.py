@@ -110,6 +110,8 @@ def as_array(leaf: Any, where: str) -> np.ndarray:
     widen (float16 to float32, int16 to int32). Raises `TypeError` naming `where` for anything that is no array,
     `ValueError` for lists whose rows differ in length.
     """
+    if type(leaf) is np.ndarray and leaf.dtype in _KNOWN and leaf.flags.c_contiguous and leaf.flags.aligned:
+        return leaf
     try:
         array = np.asarray(leaf)
     except ValueError:
@@ -168,3 +170,6 @@ _ACCEPTED = {
     "float32": "float32",
     "float64": "float64",
 }
+
+_KNOWN = frozenset(map(np.dtype, _ACCEPTED.values()))
+"""The dtypes that programs know: an array of one is taken as it is."""

@@ -117,7 +117,7 @@ class Variable(TensorOperators):
             with _drawing:
                 if self._array is None:
                     assert self._draw is not None
-                    array = memory.array(self.shape, self.dtype.numpy)
+                    array = memory.array(TensorType(self.dtype, self.shape))
                     array[...] = self._draw()
                     self._array = array
         assert self._array is not None
@@ -126,7 +126,7 @@ class Variable(TensorOperators):
     def _own(self) -> np.ndarray:
         """The variable's array, for the caller to fill."""
         if self._array is None:
-            self._array = memory.array(self.shape, self.dtype.numpy)
+            self._array = memory.array(TensorType(self.dtype, self.shape))
         return self._array
 
     @property

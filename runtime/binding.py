@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from operator import is_
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from gradloom.compiler.errors import GradloomError
 from gradloom.compiler.program import Argument
-from gradloom.compiler.types import OPEN
+from gradloom.compiler.types import OPEN, TensorType
 from gradloom.runtime import memory
 from gradloom.runtime.memory import address
 
@@ -28,6 +28,13 @@ class RowError(GradloomError, IndexError):
     """A row was asked for that a data set does not have."""
 
 
+class Place(NamedTuple):
+    """An array that fits an argument, and its address: checked once, it may be bound any number of times."""
+
+    array: np.ndarray
+    address: int
+
+
 class Binding:
     """A program's arguments: `run` executes steps on the arrays that it was made with.
 
@@ -36,21 +43,22 @@ class Binding:
     and the arrays are out of date in between (`sync` brings them up to date).
     """
 
-    def __init__(self, executable: Executable, arrays: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, executable: Executable, arrays: Mapping[str, np.ndarray | Place]) -> None:
         arguments = executable.program.arguments
         _check_names(executable.program.name, arguments, arrays)
         self.executable = executable
         self._names = tuple(argument.name for argument in arguments)
-        self._arrays = tuple(_checked(argument, arrays[argument.name]) for argument in arguments)
-        _check_overlap(arguments, self._arrays)
+        places = [place_of(argument, arrays[argument.name]) for argument in arguments]
+        _check_overlap(arguments, places)
+        self._arrays = tuple(place.array for place in places)
+        addresses = [place.address for place in places]
         self._layouts: list[_Layout] = []
-        self._table = (ctypes.c_void_p * max(1, len(arguments)))()
-        for number, (argument, array) in enumerate(zip(arguments, self._arrays, strict=True)):
+        for number, argument in enumerate(arguments):
             if argument.is_converted:
-                layout = _Layout(argument, array)
+                layout = _Layout(argument, self._arrays[number])
                 self._layouts.append(layout)
-                array = layout.copy
-            self._table[number] = address(array)
+                addresses[number] = address(layout.copy)
+        self._table = (ctypes.c_void_p * max(1, len(arguments)))(*addresses)
         self._table_address = ctypes.addressof(self._table)
         self._rows = _Rows.of(arguments, self._arrays)
         self._depth = 0
@@ -121,10 +129,11 @@ class _Layout:
         view = array.transpose(argument.permutation) if argument.permutation else array
         if argument.panel:
             *leading, columns = view.shape
+            axes = len(leading)
             panels = view.reshape(*leading, columns // argument.panel, argument.panel)
-            view = np.moveaxis(panels, -2, 0)
+            view = panels.transpose(axes, *range(axes), axes + 1)
         self.view = view
-        self.copy = memory.array(view.shape, view.dtype)
+        self.copy = memory.array(TensorType(argument.type.dtype, view.shape))
 
     def convert(self) -> None:
         np.copyto(self.copy, self.view)
@@ -178,9 +187,11 @@ def _check_names(program: str, arguments: tuple[Argument, ...], arrays: Mapping[
         )
 
 
-def _checked(argument: Argument, array: np.ndarray) -> np.ndarray:
-    """The array, if native code may be handed its address."""
-    name, dtype = argument.name, argument.type.dtype.numpy
+def place_of(argument: Argument, array: np.ndarray | Place) -> Place:
+    """The array with its address, if native code may be handed it; raises `ArgumentError` otherwise."""
+    if isinstance(array, Place):
+        return array
+    name, dtype, host_shape = argument.name, argument.type.dtype.numpy, argument.host_shape
     if not isinstance(array, np.ndarray):
         raise ArgumentError(f"{name!r}: Expected a NumPy array. Received: {type(array).__name__}")
     if array.dtype != dtype:
@@ -192,16 +203,17 @@ def _checked(argument: Argument, array: np.ndarray) -> np.ndarray:
             raise ArgumentError(
                 f"{name!r}: Expected {argument.type.size} indices a step. Received: {array.size} in all"
             )
-    elif not _fits(argument.host_shape, array.shape):
-        shape = ", ".join("?" if size == OPEN else str(size) for size in argument.host_shape)
+    elif array.shape != host_shape and not _fits(host_shape, array.shape):
+        shape = ", ".join("?" if size == OPEN else str(size) for size in host_shape)
         raise ArgumentError(f"{name!r}: Expected shape ({shape}). Received: {array.shape}")
-    if not (array.flags.c_contiguous and array.flags.aligned):
+    flags = array.flags
+    if not (flags.c_contiguous and flags.aligned):
         raise ArgumentError(f"{name!r}: Expected a C-contiguous, aligned array. Received: strides {array.strides}")
-    if argument.written and not array.flags.writeable:
+    if argument.written and not flags.writeable:
         raise ArgumentError(
             f"{name!r}: Expected a writeable array, for the program changes it. Received: a read-only one"
         )
-    return array
+    return Place(array, address(array))
 
 
 def _order(array: np.ndarray) -> str:
@@ -214,11 +226,11 @@ def _fits(expected: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     )
 
 
-def _check_overlap(arguments: tuple[Argument, ...], arrays: tuple[np.ndarray, ...]) -> None:
+def _check_overlap(arguments: tuple[Argument, ...], places: Sequence[Place]) -> None:
     """Refuse arrays that share memory if one of them is written: kernels rely on it."""
     spans = sorted(
-        (address(array), array.nbytes, argument.written, argument.name)
-        for argument, array in zip(arguments, arrays, strict=True)
+        (start, array.nbytes, argument.written, argument.name)
+        for argument, (array, start) in zip(arguments, places, strict=True)
         if array.nbytes
     )
     reach, owner = {False: 0, True: 0}, {False: "", True: ""}

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 
 from gradloom.compiler.program import ALIGNMENT, Program
-from gradloom.runtime.binding import Binding
+from gradloom.runtime.binding import Binding, Place, place_of
 from gradloom.runtime.loading import Library
 from gradloom.runtime.locks import new_lock
 from gradloom.runtime.memory import address, allocate
@@ -30,7 +30,12 @@ class Executable:
         self._arena_address = 0
         self._last: Binding | None = None
 
-    def bind(self, arrays: Mapping[str, np.ndarray]) -> Binding:
+    def places(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Place]:
+        """Check the arrays of some arguments once for many bindings; raises `ArgumentError` as `bind` does."""
+        known = {argument.name: argument for argument in self.program.arguments}
+        return {name: place_of(known[name], array) for name, array in arrays.items() if name in known}
+
+    def bind(self, arrays: Mapping[str, np.ndarray | Place]) -> Binding:
         """Check one array for each argument, by name, and keep them for many runs.
 
         Arrays are C-contiguous, of the argument's dtype and shape; written ones are writeable and share no memory with

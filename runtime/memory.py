@@ -1,8 +1,8 @@
-"""Memory that native code works in: zeroed, aligned, owned by an array; how much of it the machine has."""
+"""Memory that native code works in: aligned, owned by an array; how much of it the machine has."""
 
 from __future__ import annotations
 
-import math
+import itertools
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -12,21 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from gradloom.compiler.program import ALIGNMENT
+from gradloom.compiler.types import TensorType
 from gradloom.runtime.control_groups import group_folders
 
 HUGE_PAGE = 2 << 20
 """Bytes of a huge page of Linux on x86-64, and on aarch64 with pages of 4 KiB."""
 
 
-def allocate(nbytes: int, alignment: int) -> np.ndarray:
-    """Zeroed bytes whose address is a multiple of `alignment`; the system hands out their pages on first touch.
+def allocate(nbytes: int, alignment: int, zeroed: bool = True) -> np.ndarray:
+    """Bytes whose address is a multiple of `alignment`; the system hands out their pages on first touch.
 
     What fills a huge page is asked for in such, where the system has them: pages of 4 KiB make rows of a matrix
     compete for entries of the TLB, and lie by chance on few sets of the L2 cache. Raises `MemoryError` where the
     system refuses.
     """
     if nbytes < HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        memory = np.zeros(nbytes + alignment, np.uint8)
+        memory = (np.zeros if zeroed else np.empty)(nbytes + alignment, np.uint8)
     else:
         alignment = max(alignment, HUGE_PAGE)
         memory = _huge_pages(nbytes + alignment)
@@ -45,10 +46,20 @@ def _huge_pages(nbytes: int) -> np.ndarray:
     return np.frombuffer(pages, np.uint8)
 
 
-def array(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """A C-contiguous array of zeros that begins at a cache line: vectors in it cross none, as many of NumPy's do."""
-    nbytes = math.prod(shape) * dtype.itemsize
-    return allocate(nbytes, ALIGNMENT).view(dtype).reshape(tuple(shape))
+def array(type: TensorType) -> np.ndarray:
+    """A C-contiguous array, not yet filled, that begins at a cache line: vectors cross none, as in many of NumPy's."""
+    return arrays([type])[0]
+
+
+def arrays(types: Sequence[TensorType]) -> list[np.ndarray]:
+    """An array for each type, as `array` makes them, all in one piece of memory: small ones share huge pages."""
+    sizes = [-(-type.nbytes // ALIGNMENT) * ALIGNMENT for type in types]
+    memory = allocate(sum(sizes), ALIGNMENT, zeroed=False)
+    starts = itertools.accumulate(sizes, initial=0)
+    return [
+        memory[start : start + type.nbytes].view(type.dtype.numpy).reshape(type.shape)
+        for start, type in zip(starts, types, strict=False)
+    ]
 
 
 def address(array: np.ndarray) -> int:

@@ -31,7 +31,7 @@ COMPILER_ORDER = [
     {"pipeline"},
 ]
 """Parts of the compiler: each imports from its left only, and neighbours in one place not from each other."""
-SHARED = {"errors", "program"}
+SHARED = {"collection", "errors", "program"}
 """Parts of the compiler that know no other but types, and that every part may import."""
 RUNTIME_MAY_IMPORT = {"gradloom.compiler.errors", "gradloom.compiler.program", "gradloom.compiler.types"}
 LAZY = ["llvmlite", "networkx", "graphviz", "hypothesis", "PIL", "tqdm", "matplotlib"]
@@ -218,3 +218,12 @@ for name in {sorted(module_files())}:
 """
     )
     assert clashes == ""
+
+
+def test_a_network_written_in_python_needs_neither_http_nor_cfg_files() -> None:
+    unneeded = ["urllib.request", "http.client", "gradloom.formats.darknet.cfg", "gradloom.formats.darknet.network"]
+    loaded = run(
+        "import sys, gradloom as gl; gl.applications.Darknet53; gl.formats.darknet.load_weights\n"
+        f"print([name for name in {unneeded} if name in sys.modules])"
+    )
+    assert loaded.strip() == "[]"

@@ -36,13 +36,13 @@ def split_prepare(graph: Graph) -> tuple[Graph | None, Graph]:
     outside: dict[Value, Value] = {}
     labels = {value: f"{PREPARED}/{number}" for number, value in enumerate(wanted)}
     for value in graph.live():
-        origins = graph.provenance[value]
         if value in fixed:
-            inside[value] = prepare.apply(value.op, *(inside[v] for v in value.inputs), provenance=origins)
+            inside[value] = prepare.copy(value, *(inside[v] for v in value.inputs))
         if value in labels:
-            outside[value] = main.apply(Input(labels[value], value.type, PREPARED), provenance=origins)
+            input_ = Input(labels[value], value.type, PREPARED)
+            outside[value] = main.apply(input_, provenance=graph.provenance[value])
         elif all(operand in outside for operand in value.inputs):
-            outside[value] = main.apply(value.op, *(outside[v] for v in value.inputs), provenance=origins)
+            outside[value] = main.copy(value, *(outside[v] for v in value.inputs))
     for output in graph.outputs:
         main.output(output.name, outside[output.value])
     for value, label in labels.items():
@@ -51,21 +51,37 @@ def split_prepare(graph: Graph) -> tuple[Graph | None, Graph]:
 
 
 def as_stored(prepare: Graph, arguments: Iterable[Argument]) -> Graph:
-    """The prepare graph with its results in the order in which the other program's `arguments` lie in memory."""
-    result, new = prepare.rebuild()
+    """The prepare graph with its results in the order in which the other program's `arguments` lie in memory.
+
+    Each result is brought into order as soon as it is there, not after all others: its own memory serves the next one.
+    """
+    result = Graph(prepare.name)
+    result.captured = dict(prepare.captured)
     wanted = {argument.name: argument for argument in arguments if argument.role == PREPARED}
-    result.outputs = []
+    names: dict[Value, list[str]] = {}
     for output in prepare.outputs:
-        argument, value = wanted[output.name], new[output.value]
-        if argument.permutation:
-            value = result.apply(Transpose(argument.permutation), value)
-        if argument.panel:
-            *leading, columns = value.shape
-            value = result.apply(Reshape((*leading, columns // argument.panel, argument.panel)), value)
-            axes = len(leading)
-            value = result.apply(Transpose((axes, *range(axes), axes + 1)), value)
-        result.output(output.name, value)
+        names.setdefault(output.value, []).append(output.name)
+    new: dict[Value, Value] = {}
+    stored: dict[str, Value] = {}
+    for value in prepare.live():
+        new[value] = result.copy(value, *(new[operand] for operand in value.inputs))
+        for name in names.get(value, ()):
+            stored[name] = _stored(result, new[value], wanted[name])
+    for output in prepare.outputs:
+        result.output(output.name, stored[output.name])
     return result
+
+
+def _stored(graph: Graph, value: Value, argument: Argument) -> Value:
+    """Add what brings a result into the order of an argument."""
+    if argument.permutation:
+        value = graph.apply(Transpose(argument.permutation), value)
+    if argument.panel:
+        *leading, columns = value.shape
+        value = graph.apply(Reshape((*leading, columns // argument.panel, argument.panel)), value)
+        axes = len(leading)
+        value = graph.apply(Transpose((axes, *range(axes), axes + 1)), value)
+    return value
 
 
 def _read_by_the_rest(graph: Graph, fixed: set[Value]) -> list[Value]:
@@ -93,7 +109,7 @@ def _without_unread_inputs(graph: Graph) -> Graph:
     new: dict[Value, Value] = {}
     for value in graph.values:
         if value in needed:
-            new[value] = result.apply(value.op, *(new[v] for v in value.inputs), provenance=graph.provenance[value])
+            new[value] = result.copy(value, *(new[v] for v in value.inputs))
     for output in graph.outputs:
         result.output(output.name, new[output.value])
     return result

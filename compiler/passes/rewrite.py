@@ -111,7 +111,7 @@ def _sweep(graph: Graph, rules: Sequence[Rule]) -> tuple[Graph, dict[Value, Valu
     firings: list[Firing] = []
     for old in graph.live():
         with origin_scope(graph.provenance[old]):
-            new = draft.apply(old.op, *(drafted[operand] for operand in old.inputs))
+            new = draft.copy(old, *(drafted[operand] for operand in old.inputs))
             new = _replace(draft, new, rules, firings)
         draft.provenance[new] |= graph.provenance[old]
         draft.add_readers(new, readers[old])

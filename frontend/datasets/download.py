@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import re
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from gradloom.compiler.errors import GradloomError
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 _ATTEMPTS = 5
 _CHUNK = 1 << 16
@@ -92,6 +93,8 @@ class _WrongContent(DownloadError):
 
 def _complete(url: str, file: BinaryIO, published: _Published) -> None:
     """Fill `file` until it is the published one, resuming after its present bytes."""
+    from http.client import HTTPException
+
     start = resumed_from = file.seek(0, os.SEEK_END)
     for _ in range(_ATTEMPTS):
         reason = "broke off"
@@ -101,7 +104,7 @@ def _complete(url: str, file: BinaryIO, published: _Published) -> None:
             whole = True
         except DownloadError:
             raise
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             whole, reason = False, str(error) or type(error).__name__
         if not whole:
             before, start = start, file.seek(0, os.SEEK_END)
@@ -126,12 +129,15 @@ class _Unsatisfiable(Exception):
 
 def _transfer(url: str, file: BinaryIO, start: int) -> bool:
     """Receive the bytes from `start` on (or all, if the server resumes nothing); return whether all have come."""
+    import urllib.error  # what speaks HTTP loads when there is something to download
+    import urllib.request
+
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+            if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
                 raise _Unsatisfiable from error
             raise
     with response:
@@ -143,9 +149,9 @@ def _transfer(url: str, file: BinaryIO, start: int) -> bool:
         return _receive(response, file, offset, total, url)
 
 
-def _offset_of(response: http.client.HTTPResponse, start: int) -> int:
+def _offset_of(response: HTTPResponse, start: int) -> int:
     """Return where in the file this response begins: a server may ignore the range and send everything."""
-    if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+    if response.status != HTTPStatus.PARTIAL_CONTENT:
         return 0
     answer = response.headers.get("Content-Range", "")
     match = re.match(r"bytes (\d+)-", answer)
@@ -154,7 +160,7 @@ def _offset_of(response: http.client.HTTPResponse, start: int) -> int:
     return start
 
 
-def _receive(response: http.client.HTTPResponse, file: BinaryIO, offset: int, total: int | None, url: str) -> bool:
+def _receive(response: HTTPResponse, file: BinaryIO, offset: int, total: int | None, url: str) -> bool:
     from tqdm import tqdm
 
     name = url.rsplit("/", 1)[-1]

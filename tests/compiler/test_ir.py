@@ -12,6 +12,7 @@ from gradloom.compiler.errors import DTypeError, ShapeError, VerificationError
 from gradloom.compiler.ir import Graph, Input, Provenance, Value, current_graph, layer_scope
 from gradloom.compiler.ops.arithmetic import Add
 from gradloom.compiler.ops.contractions import Matmul
+from gradloom.compiler.ops.elementwise import Exp
 from gradloom.compiler.types import F32, I32, TensorType
 from random_graphs import graphs
 
@@ -222,3 +223,20 @@ def test_applying_a_node_again_finds_it(case: tuple[Graph, dict[str, np.ndarray]
     count = len(graph.values)
     assert graph.apply(value.op, *value.inputs) is value
     assert len(graph.values) == count
+
+
+def test_copying_a_node_onto_operands_of_the_same_types_infers_nothing(monkeypatch):
+    graph = Graph()
+    x = graph.input("x", TensorType(F32, (2, 3)))
+    y = graph.apply(Exp(), x)
+    graph.output("y", y)
+    other = Graph()
+    wider = other.input("x", TensorType(F32, (4, 3)))
+    assert other.copy(y, wider).shape == (4, 3)
+
+    def refuse(*operands):
+        raise AssertionError("inferred anew")
+
+    monkeypatch.setattr(Exp, "infer", refuse)
+    assert Graph().copy(x).type == x.type
+    assert graph.rebuild()[0] == graph

@@ -95,3 +95,12 @@ def test_new_weights_are_prepared_anew(change: str) -> None:
     fresh.set_weights(model.get_weights())
     assert not np.array_equal(model.predict(x), before)
     np.testing.assert_array_equal(model.predict(x), fresh.predict(x))
+
+
+def test_a_result_is_brought_into_order_before_the_next_one_is_computed() -> None:
+    graph = Graph("prepare")
+    for name in ("a", "b"):
+        graph.output(name, graph.apply(Exp(), graph.input(f"v{name}", TensorType(F32, (2, 3)), "parameter")))
+    arguments = [Argument(name, TensorType(F32, (3, 2)), PREPARED, permutation=(1, 0)) for name in ("a", "b")]
+    order = [value.op.name for value in as_stored(graph, arguments).values if value.inputs]
+    assert order == ["exp", "transpose", "exp", "transpose"]

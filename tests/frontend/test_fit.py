@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy_mlp import Adam, Mlp, Sgd
 
 import gradloom as gl
 from gradloom import step_graphs
+from gradloom.training_setup import TrainingSetup
 
 SAMPLES, FEATURES, CLASSES = 77, 12, 5  # 77 = 2 batches of 32 and one of 13
 
@@ -399,3 +401,29 @@ def test_graphs_of_each_step_leave_the_model_as_it_was() -> None:
     assert not any(out.name.startswith("dense") for out in test.outputs)
     assert [str(output.value.type) for output in predict.outputs] == ["f32[8,5]"]
     assert_equal_bits(before, model.get_weights())
+
+
+def test_logs_that_nobody_watches_are_read_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data()
+    model = new_model("sgd")
+    model.fit(x, y, verbose=0)
+    read: list[int] = []
+    logs = TrainingSetup.logs
+    monkeypatch.setattr(TrainingSetup, "logs", lambda setup, samples: read.append(samples) or logs(setup, samples))
+    model.fit(x, y, epochs=2, verbose=0)
+    assert read == [len(x)] * 2
+
+
+def test_a_step_is_built_without_looks_at_garbage() -> None:
+    enabled: list[bool] = []
+
+    def watched(inputs: Any) -> Any:
+        enabled.append(gc.isenabled())
+        return inputs * 2.0
+
+    model = gl.Sequential([gl.Input((3,)), gl.layers.Lambda(watched)])
+    enabled.clear()
+    model.predict(np.zeros((2, 3), np.float32))
+    assert enabled
+    assert not any(enabled)
+    assert gc.isenabled()

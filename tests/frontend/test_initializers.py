@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import array_shapes
 import gradloom.utils
 from gradloom import initializers
 from gradloom.initializers import VarianceScaling
+from gradloom.random_seed import Stream
 
 RANDOM = [
     "random_normal",
@@ -120,3 +121,10 @@ def test_unknown_names_and_options():
         VarianceScaling(mode="fan")
     with pytest.raises(ValueError, match="floating-point dtype"):
         initializers.HeNormal()((2, 2), "int32")
+
+
+@given(seed=st.integers(-(2**70), 2**70), number=st.integers(0, 2**64 - 1))
+def test_a_stream_is_philox_under_its_key(seed, number):
+    key = np.array([seed & (2**64 - 1), number], np.uint64)
+    expected = np.random.Generator(np.random.Philox(key=key)).permutation(100)
+    np.testing.assert_array_equal(Stream(seed, number).generator().permutation(100), expected)

@@ -235,18 +235,18 @@ def test_written_memory_may_not_be_shared(increment):
     spans=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6), st.booleans()), max_size=5),
 )
 def test_shared_memory_is_found_wherever_it_is(spans):
-    from gradloom.runtime.binding import _check_overlap
+    from gradloom.runtime.binding import Place, _check_overlap
 
     memory = np.zeros(40, np.uint8)
-    arrays = tuple(memory[start : start + size] for start, size, _ in spans)
+    places = [Place(memory[start : start + size], memory[start:].ctypes.data) for start, size, _ in spans]
     arguments = tuple(Argument(str(n), tensor(I64, 1), written=span[2]) for n, span in enumerate(spans))
     touched = [set(range(start, start + size)) for start, size, _ in spans]
     clash = any(touched[a] & touched[b] and (spans[a][2] or spans[b][2]) for a in range(len(spans)) for b in range(a))
     if clash:
         with pytest.raises(ArgumentError):
-            _check_overlap(arguments, arrays)
+            _check_overlap(arguments, places)
     else:
-        _check_overlap(arguments, arrays)
+        _check_overlap(arguments, places)
 
 
 def test_scratch_belongs_to_one_thread(threads):
@@ -282,3 +282,14 @@ def test_constants_and_partial_steps(increment):
     y = np.zeros(3, np.int64)
     Executable(make_program([kernel], schedule, arguments)).run({"x": np.ones(3, np.int64), "y": y})
     np.testing.assert_array_equal(y, [6, -6, 2**40 + 1])
+
+
+def test_what_was_checked_is_bound_again_without_a_check(monkeypatch):
+    from gradloom.runtime import binding
+
+    increment = Executable(increment_program())
+    arrays = {name: np.zeros(5, np.int64) for name in ("state", "by")}
+    places = increment.places({**arrays, "no argument": np.zeros(1)})
+    assert list(places) == ["state", "by"]
+    monkeypatch.setattr(binding, "address", None)
+    assert increment.bind(places).holds(arrays)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +27,7 @@ from gradloom.formats.darknet.layers import BatchNormalization, Connected, Convo
 from gradloom.layers import Conv2D, Dense, Layer
 from gradloom.model import Model
 from gradloom.network import Network
+from gradloom.runtime.cpus import available_cpus
 from gradloom.variables import Variable
 
 _VERSIONS = ((0, 1), (0, 2))
@@ -98,9 +100,11 @@ def load_weights(model: Model, path: str | os.PathLike[str], unused: int = 0) ->
     path = Path(path)
     with path.open("rb") as file:
         header = _read_header(file, path, [variable.size for variable in variables], unused)
-        arrays = [_read_array(file, path, variable) for variable in variables]
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
+        arrays = _read_arrays(file, path, variables)
+    # Most of the time goes into the other order of axes, with NumPy at work outside of Python's lock.
+    with ThreadPoolExecutor(available_cpus()) as threads:
+        for _ in threads.map(Variable.assign, variables, arrays):
+            pass
     _headers[model] = header
 
 
@@ -198,13 +202,20 @@ def _wrong_size(path: Path, accepted: Sequence[int], actual: int) -> WeightsErro
     return WeightsError(f"{path}: not weights of this network. Expected: {expected} bytes. Received: {actual} bytes")
 
 
-def _read_array(file: BinaryIO, path: Path, variable: Variable) -> np.ndarray:
-    data = file.read(_F32.itemsize * variable.size)
-    if len(data) != _F32.itemsize * variable.size:
-        raise WeightsError(f"{path}: Expected {variable.size} floats of {variable.path!r}. Received: {len(data)} bytes")
-    file_order = _FILE_ORDER[len(variable.shape)]
-    stored = np.frombuffer(data, _F32).reshape([variable.shape[axis] for axis in file_order])
-    return stored.transpose(np.argsort(file_order))
+def _read_arrays(file: BinaryIO, path: Path, variables: Sequence[Variable]) -> list[np.ndarray]:
+    """Read the variables' values, seen in the variables' order of axes."""
+    # All in one array: the system hands out a large one in large pages, and a copy of every value is spared.
+    floats = np.empty(sum(variable.size for variable in variables), _F32)
+    received = file.readinto(floats.data.cast("B"))  # type: ignore[attr-defined]
+    if received != floats.nbytes:
+        raise WeightsError(f"{path}: Expected {floats.nbytes} bytes of weights. Received: {received}")
+    arrays, first = [], 0
+    for variable in variables:
+        file_order = _FILE_ORDER[len(variable.shape)]
+        stored = floats[first : first + variable.size].reshape([variable.shape[axis] for axis in file_order])
+        arrays.append(stored.transpose(np.argsort(file_order)))
+        first += variable.size
+    return arrays
 
 
 def _to_file(value: np.ndarray) -> bytes:
