@@ -29,11 +29,12 @@ class Stream(ISeedSequence):
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
         """The key, in the two 64-bit words that Philox asks for."""
-        return np.array([self.seed & _MASK, self.number], np.uint64).view(dtype)[:n_words]
+        key: np.ndarray = np.array([self.seed & _MASK, self.number], np.uint64).view(dtype)
+        return key[:n_words]
 
     def generator(self) -> np.random.Generator:
         """A NumPy generator at the stream's beginning: equal streams yield equal numbers."""
-        return np.random.Generator(np.random.Philox(self))
+        return np.random.Generator(np.random.Philox(self))  # type: ignore[arg-type]
 
 
 class _Streams:

@@ -176,7 +176,7 @@ class _Rows:
             )
 
 
-def _check_names(program: str, arguments: tuple[Argument, ...], arrays: Mapping[str, np.ndarray]) -> None:
+def _check_names(program: str, arguments: tuple[Argument, ...], arrays: Mapping[str, object]) -> None:
     names = {argument.name for argument in arguments}
     missing, unknown = sorted(names - set(arrays)), sorted(set(arrays) - names)
     if missing:
