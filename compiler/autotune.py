@@ -48,7 +48,7 @@ class Records(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """The contractions of a graph that are computed alike: one of them, and the layers of all.
+    """The contractions of a graph that are computed alike: one of them, the layers of all, and their multiplications.
 
     `fixed`: whether their kernels are the same from step to step and are transformed before.
     """
@@ -59,11 +59,18 @@ class Kind:
     layers: tuple[str, ...]
     work: int
 
-    def __str__(self) -> str:
+    @property
+    def roles(self) -> list[str]:
+        """What the operands are to a program: weights, which it may want in another order, or what others computed."""
+        return ["parameter" if is_fixed(operand) else "argument" for operand in self.example.inputs]
+
+    @property
+    def where(self) -> str:
+        """The layers, as the beginning of a line."""
         if not self.layers:
-            return self.name
+            return ""
         more = f" and {len(self.layers) - 1} more" if len(self.layers) > 1 else ""
-        return f"{self.layers[0]}{more}"
+        return f"{self.layers[0]}{more}: "
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ class Tuning:
             f"had no time for {self.left}; {len(departed)} not as by the cost model"
         ]
         for measurement, departure in departed:
-            lines.append(f"  {measurement.kind}: {departure}")
+            lines.append(f"  {measurement.kind.where}{departure}")
             lines.append(f"      {measurement}")
         return "\n".join(lines)
 
@@ -137,7 +144,7 @@ def tune(graph: Graph, options: Options, measure: Measure, seconds: float, recor
         found = candidates(kind, options)
         if len(found) < 2:
             continue
-        key = _key(kind, options)
+        key = _key(kind, options, footprint)
         times = _times(records.recall(key), len(found))
         if times is None:
             if time.monotonic() - started >= seconds:
@@ -179,8 +186,8 @@ def _alone(kind: Kind, choice: Choice, options: Options) -> Program:
     """A program that does nothing but a contraction of the kind, on kernels that are prepared if they can be."""
     node, graph = kind.example, Graph("candidate")
     operands = [
-        graph.input(f"operand{place}", operand.type, "parameter" if is_fixed(operand) else "argument")
-        for place, operand in enumerate(node.inputs)
+        graph.input(f"operand{place}", operand.type, role)
+        for place, (operand, role) in enumerate(zip(node.inputs, kind.roles, strict=True))
     ]
     graph.output("result", graph.apply(node.op, *operands))
     choices = Choices((Departure(kind.name, choice, DEFINITION),))
@@ -199,12 +206,15 @@ def _footprint(graph: Graph, options: Options) -> int:
     return min(sum(value.type.nbytes for value in touched if value.type.nbytes > 0), 2 * options.target.l3)
 
 
-def _key(kind: Kind, options: Options) -> str:
-    """Under what measurements are kept: all that they and the list of candidates depend on."""
+def _key(kind: Kind, options: Options, footprint: int) -> str:
+    """Under what measurements are kept: all that they and the list of candidates depend on.
+
+    Of the footprint it is the order of magnitude, so that networks of like sizes share measurements.
+    """
     from llvmlite import __version__ as llvmlite_version
 
-    prepared = "fixed" if kind.fixed else "changing"
-    return "\n".join(map(str, ("autotune", code_version(), llvmlite_version, options, prepared, kind.name)))
+    alone = (kind.name, *kind.roles, "fixed" if kind.fixed else "changing", footprint.bit_length())
+    return "\n".join(map(str, ("autotune", code_version(), llvmlite_version, options, *alone)))
 
 
 def _times(text: str | None, count: int) -> tuple[float, ...] | None:

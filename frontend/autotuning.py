@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradloom.compiler.choices import NO_CHOICES, Choices
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.passes.layout import WEIGHT_ROLES
 from gradloom.runtime import cache
@@ -47,6 +48,12 @@ def time_box(autotune: Any) -> float | None:
         "Expected autotune as True, False, or the seconds that measuring may take for each program. "
         f"Received: autotune={autotune!r}"
     )
+
+
+def chosen(graph: Graph, seconds: float | None) -> Choices:
+    """What a program of the graph is to be compiled with."""
+    tuning = tuned(graph, seconds)
+    return NO_CHOICES if tuning is None else tuning.choices
 
 
 def tuned(graph: Graph, seconds: float | None) -> Tuning | None:
