@@ -100,7 +100,8 @@ def measure(programs: Sequence[Program], footprint: int) -> list[float]:
     arrays: dict[Any, np.ndarray] = {}
     rotations = [_Rotation(program, footprint, arrays) for program in programs]
     once = [rotation.warm_up() for rotation in rotations]
-    started, times = time.perf_counter(), [[] for _ in rotations]  # type: list[list[float]]
+    times: list[list[float]] = [[] for _ in rotations]
+    started = time.perf_counter()
     for done in range(ROUNDS):
         if done >= 3 and time.perf_counter() - started > KIND_SECONDS:
             break
