@@ -42,6 +42,8 @@ class Work:
 WORKS = (
     Work("predict, batch 1", "predict", 1, "gradloom", (*ENGINES, "torch"), 1.5),
     Work("predict, batch 8", "predict", 8, "gradloom", (*ENGINES, "torch"), 1.7),
+    # Tuned programs may not be slower; what is left below 1 is noise.
+    Work("predict, batch 1, autotuned", "predict", 1, "gradloom-autotuned", ("gradloom",), 0.97),
     Work("predict in bf16, batch 1", "predict", 1, "gradloom-bf16", ("openvino-bf16",), 1.0, 2e-2),
     # Darknet divides the batch's variance by n − 1 and PyTorch by n, which moves the loss by some 1e-4.
     Work("train step, batch 4", "train", 4, "gradloom", ("torch",), 1.4, 1e-3),

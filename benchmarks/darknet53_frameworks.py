@@ -20,7 +20,7 @@ Case = dict[str, Any]
 """task, batch, folder (of what `darknet53_torch.py` has written)."""
 
 
-def gradloom(case: Case) -> Task:
+def gradloom(case: Case, autotune: bool = False) -> Task:
     """`predict_on_batch` and `train_on_batch` of the model of `gl.applications`."""
     import gradloom as gl
     from gradloom.compiler.llvm.target import Target
@@ -30,10 +30,16 @@ def gradloom(case: Case) -> Task:
         model.set_weights([file[name] for name in file.files])
     images, labels = make_data(case["batch"])
     packages, level = ("gradloom", "llvmlite"), Target.host().level
+    sgd = gl.optimizers.SGD(1e-3, momentum=0.9)
+    model.compile(sgd, "sparse_categorical_crossentropy", autotune=autotune)
     if case["task"] == "predict":
         return Task(lambda: model.predict_on_batch(images), packages, arithmetic=level)
-    model.compile(gl.optimizers.SGD(1e-3, momentum=0.9), "sparse_categorical_crossentropy")
     return Task(lambda: np.asarray(model.train_on_batch(images, labels)), packages, arithmetic=level)
+
+
+def gradloom_autotuned(case: Case) -> Task:
+    """The same with measured choices."""
+    return gradloom(case, autotune=True)
 
 
 def gradloom_bf16(case: Case) -> Task:

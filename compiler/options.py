@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from gradloom.compiler.choices import NO_CHOICES, Choices
 from gradloom.compiler.ir import Graph, Input, Op, Value
 from gradloom.compiler.ir_text import print_graph
 from gradloom.compiler.llvm.target import Target
@@ -19,7 +20,8 @@ class Options:
     """How a graph is compiled.
 
     `cores` is the number of threads to divide work for (any number runs the program, with the same results);
-    `memory_limit` in bytes; without `simplify` or `fuse`, graphs go through these stages unchanged.
+    `memory_limit` in bytes; without `simplify` or `fuse`, graphs go through these stages unchanged;
+    `choices` come before the cost models' own.
     """
 
     target: Target = field(default_factory=Target.host)
@@ -27,6 +29,7 @@ class Options:
     simplify: bool = True
     fuse: bool = True
     memory_limit: int | None = None
+    choices: Choices = NO_CHOICES
 
 
 @cache

@@ -38,7 +38,8 @@ class Lowering:
         """The graph after rewriting, with its parameters' layouts and its convolutions' algorithms chosen."""
         if not self.options.simplify:
             return self.graph.rebuild()[0]
-        result = choose_algorithms(choose_layouts(simplify(self.graph), self.options.target.lanes))
+        simple = choose_layouts(simplify(self.graph), self.options.target.lanes)
+        result = choose_algorithms(simple, self.options.choices)
         result.verify()
         return result
 
@@ -56,15 +57,10 @@ class Lowering:
         """What fusion did and refused, with reasons."""
         return self._fused[1]
 
-    @property
-    def _machine(self) -> Machine:
-        target = self.options.target
-        return Machine(target.lanes * 4, target.registers, self.options.cores, target.l1, target.l2)
-
     @cached_property
     def scheduled(self) -> Schedule:
         """The kernels in order, as loop IR."""
-        return schedule(self.fused, self._machine)
+        return schedule(self.fused, machine_for(self.options), self.options.choices)
 
     @cached_property
     def memory(self) -> MemoryPlan:
@@ -143,7 +139,7 @@ class Lowering:
             max_threads=self._most_threads(),
             schedule=tuple(map(str, self.steps)),
             buffers=tuple(self.memory.slots.values()),
-            notes=tuple(self.scheduled.notes),
+            notes=(*self.scheduled.notes, *self.options.choices.notes),
         )
 
     def _most_threads(self) -> int:
@@ -157,6 +153,12 @@ class Lowering:
         )
         barriers = sum(isinstance(step, Barrier) for step in self.steps)
         return max(1, blocks) if moved >= PARALLEL_BYTES * max(1, barriers) else 1
+
+
+def machine_for(options: Options) -> Machine:
+    """What kernel builders need to know of the target."""
+    target = options.target
+    return Machine(target.lanes * 4, target.registers, options.cores, target.l1, target.l2)
 
 
 def lower(graph: Graph, options: Options | None = None) -> Lowering:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from gradloom.compiler.choices import NO_CHOICES, Choices
 from gradloom.compiler.errors import VerificationError
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.kernels.border import lower_border
@@ -79,7 +80,7 @@ class Schedule:
         return "\n\n".join(str(launch.kernel) for launch in self.launches)
 
 
-def schedule(graph: Graph, machine: Machine) -> Schedule:
+def schedule(graph: Graph, machine: Machine, choices: Choices = NO_CHOICES) -> Schedule:
     """Order and lower the groups of a fused graph.
 
     An output that is donated an input's memory is written there in place when every reader of the old value comes
@@ -89,7 +90,7 @@ def schedule(graph: Graph, machine: Machine) -> Schedule:
     along with them) are another's: kernels are lowered once to see how they divide their results, and then for good.
     """
     with _deep_recursion(graph):
-        return _schedule(graph, machine)
+        return _schedule(graph, machine, choices)
 
 
 @contextmanager
@@ -104,18 +105,21 @@ def _deep_recursion(graph: Graph) -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-def _schedule(graph: Graph, machine: Machine) -> Schedule:
+def _schedule(graph: Graph, machine: Machine, choices: Choices) -> Schedule:
     known: Known = {}
-    first = _Scheduler(graph, machine, {}, known)
+    first = _Scheduler(graph, machine, choices, {}, known)
     result = first.run()
     panels = first.panels()
-    return _Scheduler(graph, machine, panels, known).run() if panels else result
+    return _Scheduler(graph, machine, choices, panels, known).run() if panels else result
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, machine: Machine, panels: Mapping[Value, int], known: Known) -> None:
+    def __init__(
+        self, graph: Graph, machine: Machine, choices: Choices, panels: Mapping[Value, int], known: Known
+    ) -> None:
         self.graph = graph
         self.machine = machine
+        self.choices = choices
         self.panelled = panels
         self.known = known
         self.result = Schedule()
@@ -337,7 +341,7 @@ class _Scheduler:
         stored = {value: buffer for value, buffer in self.buffers.items() if value not in members}
         stored |= self._bordered_operands(group)
         targets = {value: self.buffers[value] for value in group.results}
-        self._launch(Task(group, stored, targets, self.produced, self.machine))
+        self._launch(Task(group, stored, targets, self.produced, self.machine, self.choices))
 
     def _copy(self, value: Value, source: Buffer, target: Buffer) -> None:
         group = Group(f"copy/{target.name}", "map", (), (value,))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gradloom.autotuning import tuned
+from gradloom.compiler.choices import NO_CHOICES, Choices
 from gradloom.compiler.errors import MemoryLimitError
 from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.passes.prepare import as_stored, split_prepare
@@ -25,15 +27,20 @@ class CompiledGraph:
 
     Raises `MemoryLimitError` when the program would need more than `memory_limit` bytes, by default those that the
     machine has, before anything runs.
+    autotune: seconds in which to measure how its contractions are computed fastest; None leaves that to cost models.
     Several threads may run one at the same time.
     """
 
-    def __init__(self, traced: TracedGraph, memory_limit: int | None = None) -> None:
+    def __init__(self, traced: TracedGraph, memory_limit: int | None = None, autotune: float | None = None) -> None:
         from gradloom.runtime.executable import Executable  # its LLVM loads when there is something to run
 
         self.traced = traced
-        prepare, graph = split_prepare(traced.graph)
-        self.program = compiled_program(graph, memory_limit)
+        tuning = tuned(traced.graph, autotune)
+        choices = NO_CHOICES if tuning is None else tuning.choices
+        self.tuning = "" if tuning is None else str(tuning)
+        """What measurements said, as text."""
+        prepare, graph = split_prepare(traced.graph, choices)
+        self.program = compiled_program(graph, memory_limit, choices)
         self.executable = Executable(self.program)
         self.seconds_per_step: float | None = None
         """How long a step took when it was last measured."""
@@ -105,7 +112,7 @@ class Preparation:
                 self._version = version
 
 
-def compiled_program(graph: Graph, memory_limit: int | None = None) -> Program:
+def compiled_program(graph: Graph, memory_limit: int | None = None, choices: Choices = NO_CHOICES) -> Program:
     """Return the program for a graph, from the cache of compiled code if it is there.
 
     Work is divided for the processors there are, not for the threads in use: results are the same for any number.
@@ -117,7 +124,7 @@ def compiled_program(graph: Graph, memory_limit: int | None = None) -> Program:
     from gradloom.runtime.memory import physical_memory
 
     limit = physical_memory() if memory_limit is None else memory_limit
-    options = Options(cores=available_cpus())
+    options = Options(cores=available_cpus(), choices=choices)
     key = cache_key(graph, options)
     program = cache.load(key)
     if program is None or program.needed_bytes > limit:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gradloom.autotuning import time_box
 from gradloom.compiler.autodiff import gradients
 from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Graph, Value, current_graph
@@ -31,10 +32,11 @@ class CompiledFunction:
     inside a trace, calls the Python function.
     """
 
-    def __init__(self, f: Function) -> None:
+    def __init__(self, f: Function, autotune: bool | float = False) -> None:
         if not callable(f):
             raise TypeError(f"Expected a function of arrays. Received: {f!r}")
         self.python_function = f
+        self._autotune = time_box(autotune)
         self._compiled: dict[Any, tuple[CompiledGraph, list[str], Structure]] = {}
         self._names: dict[Structure, list[str]] = {}
         self._lock = new_lock(self, "_lock")
@@ -68,17 +70,21 @@ class CompiledFunction:
             if key not in self._compiled:
                 trace = Trace(Graph(_name(self.python_function)))
                 outputs, result = trace_call(trace, self.python_function, structure, types, names)
-                self._compiled[key] = (CompiledGraph(finish(trace)), outputs, result)
+                compiled = CompiledGraph(finish(trace), autotune=self._autotune)
+                if compiled.tuning:
+                    print(compiled.tuning, flush=True)
+                self._compiled[key] = (compiled, outputs, result)
             return self._compiled[key]
 
 
-def function(f: Function) -> CompiledFunction:
+def function(f: Function, autotune: bool | float = False) -> CompiledFunction:
     """Compile a Python function of arrays, and of nested tuples, lists and dicts of arrays; a decorator.
 
     float64 stays float64; numbers written in Python are float32 or int32. Each new combination of dtypes and shapes is
     traced and compiled once. `f` must be made of `gl.ops` and Python's operators: it sees symbolic values.
+    autotune: as in `Model.compile`; choices are printed when they are made.
     """
-    return CompiledFunction(f)
+    return CompiledFunction(f, autotune)
 
 
 def trace(f: Function, *specs: Any, **named_specs: Any) -> Graph:

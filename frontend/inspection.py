@@ -14,6 +14,8 @@ from functools import cache, cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from gradloom.autotuning import chosen
+from gradloom.compiler.choices import NO_CHOICES, Choices
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.passes.prepare import split_prepare
 from gradloom.compiler.passes.weight_folding import fold_into_weights
@@ -109,11 +111,13 @@ class Inspection:
         stages: Mapping[str, Stage],
         lowering: Callable[[], Lowering],
         prepared: Callable[[], Graph | None] = lambda: None,
+        choices: Callable[[], Choices] = lambda: NO_CHOICES,
     ) -> None:
         self.title = title
         self.stages: Mapping[str, Stage] = MappingProxyType(_Stages(stages))
         self._lowering = lowering
         self._prepared = prepared
+        self._choices = choices
 
     def stage(self, name: str) -> Stage:
         """Return a stage; raises `ValueError` with the names that there are."""
@@ -139,6 +143,11 @@ class Inspection:
         """What fusion did and refused, each with its reason."""
         return self._lowering().decisions
 
+    @property
+    def choices(self) -> Choices:
+        """Where measurements speak against the cost models; nowhere, unless the model is compiled with `autotune`."""
+        return self._choices()
+
     def __repr__(self) -> str:
         return f"<inspection of {self.title}: {' → '.join(self.stages)}>"
 
@@ -162,16 +171,16 @@ def inspect_model(
     if mode != "predict":
         model.setup  # noqa: B018  (raises where the model is not compiled: better now than at the first stage)
     title = f"{model.name!r} (mode {mode!r}, batch size {batch_size})"
-    layers = Stage("layers", lambda: _summary(model))
+    layers, seconds = Stage("layers", lambda: _summary(model)), model._programs.autotune
     if mode == "train":
         forward = GraphStage("forward", lambda: model.forward_graph(batch_size, dtype))
         step = GraphStage("gradient", lambda: model.train_graph(batch_size, dtype))
-        return _compiled(title, split_prepare, layers, forward, step)
+        return _compiled(title, split_prepare, layers, forward, step, seconds=seconds)
     if mode == "evaluate":
         forward = GraphStage("forward", lambda: model.test_graph(batch_size, dtype))
-        return _compiled(title, split_prepare, layers, forward)
+        return _compiled(title, split_prepare, layers, forward, seconds=seconds)
     forward = GraphStage("forward", lambda: model.predict_graph(batch_size, dtype))
-    return _compiled(title, lambda graph: split_prepare(fold_into_weights(graph)), layers, forward)
+    return _compiled(title, split_prepare, layers, forward, fold=fold_into_weights, seconds=seconds)
 
 
 def inspect(function: Callable[..., Any], *specs: Any, **named_specs: Any) -> Inspection:
@@ -191,25 +200,34 @@ def inspect_graph(graph: Graph) -> Inspection:
     return _compiled(f"graph {graph.name!r}", _whole, GraphStage("forward", lambda: graph))
 
 
-def _whole(graph: Graph) -> Parts:
+def _whole(graph: Graph, choices: Choices) -> Parts:
     """The graph as one program."""
     return None, graph
 
 
-def _compiled(title: str, split: Callable[[Graph], Parts], *first: Stage) -> Inspection:
-    """The stages before the compiler's own, of which the last is what it compiles after `split`, and those."""
+def _compiled(
+    title: str,
+    split: Callable[[Graph, Choices], Parts],
+    *first: Stage,
+    fold: Callable[[Graph], Graph] = lambda graph: graph,
+    seconds: float | None = None,
+) -> Inspection:
+    """The stages before the compiler's own, of which the last is what it compiles after `fold` and `split`, and those.
+
+    seconds: the time in which to measure what has not been measured yet, None for none.
+    """
     source = first[-1]
     assert isinstance(source, GraphStage)
-
-    @cache
-    def parts() -> Parts:
-        return split(source.graph)
+    folded = cache(lambda: fold(source.graph))
+    choices = cache(lambda: chosen(folded(), seconds))
+    parts = cache(lambda: split(folded(), choices()))
 
     @cache
     def lowering() -> Lowering:
         from gradloom.compiler import pipeline  # loads LLVM
+        from gradloom.compiler.options import Options
 
-        return pipeline.lower(parts()[1])
+        return pipeline.lower(parts()[1], Options(choices=choices()))
 
     compiled = (
         GraphStage("simplified", lambda: lowering().simplified),
@@ -219,7 +237,8 @@ def _compiled(title: str, split: Callable[[Graph], Parts], *first: Stage) -> Ins
         Stage("llvm", lambda: lowering().llvm()),
         Stage("assembly", lambda: lowering().assembly()),
     )
-    return Inspection(title, {stage.name: stage for stage in (*first, *compiled)}, lowering, lambda: parts()[0])
+    stages = {stage.name: stage for stage in (*first, *compiled)}
+    return Inspection(title, stages, lowering, lambda: parts()[0], choices)
 
 
 def _summary(model: Model) -> str:

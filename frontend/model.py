@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 import numpy as np
 
 from gradloom import data_adapter, losses, step_graphs
+from gradloom.autotuning import time_box
 from gradloom.call_graph import is_single
 from gradloom.callbacks import Callback, CallbackList, History, ProgbarLogger, TestLogger
 from gradloom.compiler.ir import Graph
@@ -64,6 +65,7 @@ class Model(Network):
         metrics: Any = None,
         weighted_metrics: Any = None,
         memory_limit: int | None = None,
+        autotune: bool | float = False,
     ) -> None:
         """Say how the model is trained: optimizer, loss and a list of metrics, by name, instance or function.
 
@@ -72,14 +74,18 @@ class Model(Network):
         Metrics are a list with those of each output, or a dict by their names.
         memory_limit: bytes that a program may use, with the weights and without the data sets, by default those of the
         machine; one that needs more is refused with a `MemoryLimitError` before anything runs.
+        autotune: whether to measure, when a program is first needed, by which of several ways its matrix products and
+        convolutions are fastest, or the seconds that may take (30 for True); choices are printed and kept on disk.
+        Keras has no such argument. For predictions `compile(autotune=True)` is enough.
         Keras's default optimizer is "rmsprop". Raises `ValueError` naming the nearest known names for an unknown one.
         """
         if memory_limit is not None and not _is_integer(memory_limit, 1):
             raise ValueError(
                 f"Expected memory_limit as a positive number of bytes. Received: memory_limit={memory_limit!r}"
             )
+        limit, seconds = None if memory_limit is None else int(memory_limit), time_box(autotune)
         self._setup = TrainingSetup(optimizer, loss, loss_weights, metrics, weighted_metrics)
-        self._programs = StepPrograms(self, None if memory_limit is None else int(memory_limit))
+        self._programs = StepPrograms(self, limit, seconds)
 
     @property
     def compiled(self) -> bool:
@@ -117,7 +123,7 @@ class Model(Network):
 
     def forget_programs(self) -> None:
         """Drop all compiled programs: for a model whose structure changed."""
-        self._programs = StepPrograms(self, self._programs.memory_limit)
+        self._programs = self._programs.renewed(self)
 
     # Training and testing.
 
@@ -167,6 +173,7 @@ class Model(Network):
         generator = new_stream().generator() if shuffle else None
         training = Training(self._programs, setup, train, batch_size, generator, steps_per_epoch)
         testing = None if validation is None else Testing(self._programs, setup, validation, validation_size)
+        self._programs.report(verbose)
 
         history = self.history = History()
         listeners = [history, *_listed(callbacks)]
@@ -206,6 +213,7 @@ class Model(Network):
         batch_size = _positive(batch_size, DEFAULT_BATCH_SIZE, "batch_size")
         data = self._checked(setup, x, y, sample_weight)
         testing = Testing(self._programs, setup, data, batch_size)
+        self._programs.report(verbose)
         listeners = [*_listed(callbacks), *([TestLogger(verbose)] if verbose else [])]
         params = {"steps": testing.steps, "batch_size": batch_size, "verbose": verbose}
         hooks = CallbackList(listeners, self, params)
@@ -217,8 +225,8 @@ class Model(Network):
     def predict(self, x: Any, batch_size: int | None = None, verbose: Verbosity = "auto") -> Any:
         """Return the model's result for each sample, in the outputs' structure if there are several.
 
-        Several threads may predict with one model at the same time. `verbose` is taken for Keras's sake: nothing is
-        printed.
+        Several threads may predict with one model at the same time. `verbose`, taken for Keras's sake, prints what
+        autotuning chose and nothing else.
         """
         arrays = self._features(x)
         batch_size, samples = _positive(batch_size, DEFAULT_BATCH_SIZE, "batch_size"), len(arrays[0])
@@ -230,6 +238,7 @@ class Model(Network):
                 continue
             types = [TensorType(as_dtype(array.dtype), (rows, *array.shape[1:])) for array in arrays]
             program = self._programs.predict(types, most=batch_size)
+            self._programs.report(verbose)
             predictions = predictions or program.empty(samples)
             for start in range(first, last, rows):
                 batch = slice(start, start + rows)

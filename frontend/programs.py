@@ -30,9 +30,11 @@ T = TypeVar("T")
 class StepPrograms:
     """Compiles a model's steps when they are first needed. Several threads may ask at the same time."""
 
-    def __init__(self, model: Model, memory_limit: int | None = None) -> None:
+    def __init__(self, model: Model, memory_limit: int | None = None, autotune: float | None = None) -> None:
         self._model = model
         self.memory_limit = memory_limit
+        self.autotune = autotune
+        self._unreported: list[str] = []
         self._kept: dict[Any, Any] = {}
         self.whole: dict[tuple[tuple[int, ...], np.dtype], PredictProgram] = {}
         """The predict programs that take an array of this shape and dtype as it is: calls need check nothing else."""
@@ -40,7 +42,11 @@ class StepPrograms:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StepPrograms:
         """Return the programs of the copied model: none yet."""
-        return StepPrograms(deepcopy(self._model, memo), self.memory_limit)
+        return self.renewed(deepcopy(self._model, memo))
+
+    def renewed(self, model: Model) -> StepPrograms:
+        """No programs yet, to be compiled for a model as these were."""
+        return StepPrograms(model, self.memory_limit, self.autotune)
 
     def train(self, rows: int, types: DataTypes) -> CompiledGraph:
         """The train step for batches of `rows` samples. Freezing a layer makes it another program."""
@@ -86,7 +92,15 @@ class StepPrograms:
         return self._once(key, lambda: self._compiled(build(self._model, rows, types)))
 
     def _compiled(self, traced: TracedGraph) -> CompiledGraph:
-        return CompiledGraph(traced, self.memory_limit)
+        compiled = CompiledGraph(traced, self.memory_limit, self.autotune)
+        if compiled.tuning:
+            self._unreported.append(compiled.tuning)
+        return compiled
+
+    def report(self, verbose: int | str) -> None:
+        """Print what was measured for programs compiled since the last report, unless `verbose` is 0."""
+        while verbose and self._unreported:
+            print(self._unreported.pop(0), flush=True)
 
     def _once(self, key: Any, make: Callable[[], T]) -> T:
         known: T | None = self._kept.get(key)

@@ -1,9 +1,9 @@
-"""The on-disk cache of compiled programs: checked when read, published atomically, bounded in size.
+"""The on-disk cache of compiled programs and of measurements: checked when read, published atomically, bounded in size.
 
 The folder is `$GRADLOOM_CACHE_DIR`, else `$XDG_CACHE_HOME/gradloom`, else `~/.cache/gradloom`; `$GRADLOOM_CACHE_LIMIT`
 is its greatest size in bytes (1 GiB by default), and `GRADLOOM_CACHE=0` switches it off. An entry is a file:
 
-    magic (8 bytes)  checksum of what follows (32)  SHA-256 of the key (32)  serialized program
+    magic (8 bytes)  checksum of what follows (32)  SHA-256 of the key (32)  serialized program, or text
 
 Nothing that is wrong with the folder or an entry is an error: the program is compiled, and a line is logged at debug
 level. Processes may share a folder: an entry appears under its name only when it is whole, and the last writer's stays.
@@ -17,9 +17,10 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from gradloom.compiler.errors import GradloomError
 from gradloom.compiler.program import Program, ProgramError
@@ -28,12 +29,14 @@ from gradloom.runtime.locks import new_lock
 DEFAULT_LIMIT = 1 << 30
 
 _MAGIC = b"GLCACHE1"
-_SUFFIX = ".program"
+_PROGRAM, _TEXT = ".program", ".text"
 _TEMPORARY = ".writing-"
 _ABANDONED_NS = 3600 * 10**9
 _HEADER_BYTES = len(_MAGIC) + 64
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class CacheLimitError(GradloomError, ValueError):
@@ -56,7 +59,7 @@ class CacheInfo:
             return "cache: off"
         size, limit = f"{self.nbytes / 2**20:.1f} MiB", f"{self.limit / 2**20:.1f} MiB"
         return (
-            f"cache: {self.folder}\n{self.entries} programs, {size} of at most {limit}\n"
+            f"cache: {self.folder}\n{self.entries} entries, {size} of at most {limit}\n"
             f"{self.hits} hits and {self.misses} misses in this process"
         )
 
@@ -78,25 +81,41 @@ _counters = _Counters()
 def load(key: str) -> Program | None:
     """The program that was stored under `key`, or None."""
     folder = cache_folder()
-    program = None if folder is None else _read(folder / _file_name(key), _digest(key))
+    path = None if folder is None else folder / _file_name(key, _PROGRAM)
+    program = None if path is None else _read(path, _digest(key), Program.from_bytes)
     _counters.count(hit=program is not None)
     return program
 
 
 def store(key: str, program: Program) -> None:
-    """Keep a program under `key`, and remove the least recently used ones while the cache is above its limit."""
+    """Keep a program under `key`, and remove the least recently used entries while the cache is above its limit."""
+    _store(key, _PROGRAM, program.to_bytes())
+
+
+def load_text(key: str) -> str | None:
+    """The text that was stored under `key`, or None."""
+    folder = cache_folder()
+    return None if folder is None else _read(folder / _file_name(key, _TEXT), _digest(key), bytes.decode)
+
+
+def store_text(key: str, text: str) -> None:
+    """Keep a text under `key`, as `store` keeps programs; the two share no keys."""
+    _store(key, _TEXT, text.encode())
+
+
+def _store(key: str, suffix: str, content: bytes) -> None:
     folder, limit = cache_folder(), cache_limit()
     if folder is None:
         return
-    body = _digest(key) + program.to_bytes()
+    body = _digest(key) + content
     entry = _MAGIC + _checksum(body) + body
     if len(entry) > limit:
-        _log.debug("%s: %d bytes are more than the cache may hold (%d)", program.name, len(entry), limit)
+        _log.debug("%d bytes are more than the cache may hold (%d)", len(entry), limit)
         return
     try:
         # Others must not write here: what lies in this folder is executed.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _publish(folder / _file_name(key), entry)
+        _publish(folder / _file_name(key, suffix), entry)
         _shrink(folder, limit)
     except OSError as error:
         _log.debug("the cache folder %s cannot be written: %s", folder, error)
@@ -141,16 +160,16 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _file_name(key: str) -> str:
-    return _digest(key).hex() + _SUFFIX
+def _file_name(key: str, suffix: str) -> str:
+    return _digest(key).hex() + suffix
 
 
 def _checksum(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=32).digest()
 
 
-def _read(path: Path, digest: bytes) -> Program | None:
-    """The program in an entry that is whole and belongs to this key; any other entry is removed."""
+def _read(path: Path, digest: bytes, parse: Callable[[bytes], T]) -> T | None:
+    """The content of an entry that is whole and belongs to this key; any other entry is removed."""
     try:
         entry = path.read_bytes()
     except FileNotFoundError:
@@ -159,17 +178,17 @@ def _read(path: Path, digest: bytes) -> Program | None:
         _log.debug("the cache entry %s cannot be read: %s", path, error)
         return None
     try:
-        program = _unpack(entry, digest)
-    except ProgramError as error:
-        _log.debug("the cache entry %s is damaged and is compiled anew: %s", path, error)
+        content = parse(_unpack(entry, digest))
+    except (ProgramError, UnicodeDecodeError) as error:
+        _log.debug("the cache entry %s is damaged and is made anew: %s", path, error)
         _remove(path)
         return None
     with contextlib.suppress(OSError):
         os.utime(path)  # The time of the last use: what is removed first is what has not been used for longest.
-    return program
+    return content
 
 
-def _unpack(entry: bytes, digest: bytes) -> Program:
+def _unpack(entry: bytes, digest: bytes) -> bytes:
     if len(entry) < _HEADER_BYTES or not entry.startswith(_MAGIC):
         raise ProgramError(f"Expected at least {_HEADER_BYTES} bytes starting {_MAGIC!r}. Received: {len(entry)} bytes")
     checksum, body = entry[len(_MAGIC) : len(_MAGIC) + 32], entry[len(_MAGIC) + 32 :]
@@ -177,7 +196,7 @@ def _unpack(entry: bytes, digest: bytes) -> Program:
         raise ProgramError(f"Expected the checksum {checksum.hex()}. Received: {_checksum(body).hex()}")
     if body[:32] != digest:
         raise ProgramError(f"Expected the entry of {digest.hex()}. Received: that of {body[:32].hex()}")
-    return Program.from_bytes(body[32:])
+    return body[32:]
 
 
 def _publish(path: Path, entry: bytes) -> None:
@@ -210,10 +229,10 @@ def _shrink(folder: Path, limit: int) -> None:
 
 def _entries(folder: Path) -> Iterator[tuple[int, int, Path]]:
     """Time of last use, size and path of each entry."""
-    return _files(folder, "", _SUFFIX)
+    return _files(folder, "", (_PROGRAM, _TEXT))
 
 
-def _files(folder: Path, prefix: str, suffix: str) -> Iterator[tuple[int, int, Path]]:
+def _files(folder: Path, prefix: str, suffix: str | tuple[str, ...]) -> Iterator[tuple[int, int, Path]]:
     try:
         names = os.listdir(folder)
     except OSError:

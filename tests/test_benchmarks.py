@@ -282,10 +282,12 @@ def test_the_lead_is_over_the_fastest_peer_in_medians(module: Module) -> None:
 
 def test_aims_of_darknet53(module: Module) -> None:
     darknet53 = module("darknet53")
-    result = fabricated(gradloom=[2], onnxruntime=[4], openvino=[3], torch=[1])
-    one, _, bf16, train = darknet53.WORKS
+    result = fabricated(gradloom=[2], onnxruntime=[4], openvino=[3], torch=[1], **{"gradloom-autotuned": [1.6]})
+    one, _, tuned, bf16, train = darknet53.WORKS
     (aim,) = darknet53.aims(one, result, held=False)
     assert aim.measured == 1.5 and aim.reached  # PyTorch's eager mode is shown, but is none of the engines to beat
+    (aim,) = darknet53.aims(tuned, result, held=False)
+    assert aim.measured == 1.25 and aim.reached
     (aim,) = darknet53.aims(bf16, result, held=False)
     assert aim.measured is None and aim.reached is None
     lead, memory = darknet53.aims(train, result, held=False)

@@ -23,12 +23,14 @@ COMPILER_ORDER = [
     {"ops"},
     {"interpreter", "ir_parser", "views"},  # what reads whole graphs and knows every op
     {"autodiff"},
+    {"choices"},
     {"passes"},
     {"kernels"},
     {"schedule"},
     {"llvm"},
     {"options"},
     {"pipeline"},
+    {"autotune"},
 ]
 """Parts of the compiler: each imports from its left only, and neighbours in one place not from each other."""
 SHARED = {"collection", "errors", "program"}

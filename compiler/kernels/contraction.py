@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+from gradloom.compiler.choices import Division
+from gradloom.compiler.ir import Value
 from gradloom.compiler.kernels.convolution import products
 from gradloom.compiler.kernels.inner_product import InnerProduct
-from gradloom.compiler.kernels.lowering import Lowered, Task
-from gradloom.compiler.kernels.outer_product import PACK_ROWS, OuterProduct
-from gradloom.compiler.kernels.product import MatrixProduct
+from gradloom.compiler.kernels.lowering import Lowered, Machine, Task
+from gradloom.compiler.kernels.outer_product import PACK_ROWS, OuterProduct, divisions
+from gradloom.compiler.kernels.product import MatrixProduct, Product
 from gradloom.compiler.kernels.winograd import Forward, lower_winograd_kernel
 from gradloom.compiler.kernels.winograd_gradient import KernelGradient
 from gradloom.compiler.ops.base import Contraction
@@ -23,10 +28,41 @@ def lower_contraction(task: Task) -> list[Lowered]:
         return [Forward(task).lower()]
     if isinstance(node.op, WinogradConv2DKernelGrad):
         return [KernelGradient(task).lower()]
+    if (inner := _inner_product(node, task.lanes)) is not None:
+        return [InnerProduct(task, inner).lower()]
+    return [OuterProduct(task, product).lower() for product in _products(node)]
+
+
+def other_divisions(node: Value, machine: Machine) -> list[Division]:
+    """The ways to divide a contraction's product, computed by the definition, besides the one of the cost model.
+
+    Where a contraction is several products they are those of the largest.
+    """
+    lanes = machine.lanes([node.dtype, *(operand.dtype for operand in node.inputs)])
+    if _inner_product(node, lanes) is not None or not node.type.size:
+        return []
+    return divisions(max(_products(node), key=_multiplications), lanes, machine)
+
+
+def multiplications(node: Value) -> int:
+    """How many multiplications the definition of a contraction takes."""
+    return sum(map(_multiplications, _products(node)))
+
+
+def _multiplications(product: Product) -> int:
+    return math.prod(product.batch) * product.rows * product.columns * math.prod(product.depth)
+
+
+def _products(node: Value) -> Sequence[Product]:
+    """The matrix products that a contraction consists of."""
+    return [MatrixProduct.of(node)] if isinstance(node.op, Matmul) else products(node)
+
+
+def _inner_product(node: Value, lanes: int) -> MatrixProduct | None:
+    """The product of a contraction whose vector lanes had better lie along the contracted axis."""
     if not isinstance(node.op, Matmul):
-        return [OuterProduct(task, product).lower() for product in products(node)]
+        return None
     product, op = MatrixProduct.of(node), node.op
-    few_columns = product.columns < 2 * task.lanes or product.rows < PACK_ROWS
-    if op.transpose_b and not op.transpose_a and few_columns and product.depth[0] >= task.lanes:
-        return [InnerProduct(task, product).lower()]
-    return [OuterProduct(task, product).lower()]
+    few_columns = product.columns < 2 * lanes or product.rows < PACK_ROWS
+    suits = op.transpose_b and not op.transpose_a and few_columns and product.depth[0] >= lanes
+    return product if suits else None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from gradloom.compiler.choices import NO_CHOICES, Choices
 from gradloom.compiler.ir import Group, Value
 from gradloom.compiler.kernels.evaluate import Evaluator, Footprint, Partition
 from gradloom.compiler.loops import index as ix
@@ -46,7 +47,8 @@ class Task:
     """One group to lower.
 
     `stored` maps values outside the group to their buffers, `targets` the group's results to theirs; `produced` tells
-    how earlier kernels divided the values that they made, so that a thread can go on with what it made itself.
+    how earlier kernels divided the values that they made, so that a thread can go on with what it made itself;
+    `choices` come before the cost models' own.
     """
 
     group: Group
@@ -54,6 +56,7 @@ class Task:
     targets: Mapping[Value, Buffer]
     produced: Mapping[Value, Partition]
     machine: Machine
+    choices: Choices = NO_CHOICES
 
     @property
     def lanes(self) -> int:

@@ -18,8 +18,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gradloom.compiler.choices import Division
 from gradloom.compiler.ir import Value
-from gradloom.compiler.kernels.lowering import Lowered, Lowering, Task, chunks, column_hint, each_block, each_part
+from gradloom.compiler.kernels.lowering import (
+    Lowered,
+    Lowering,
+    Machine,
+    Task,
+    chunks,
+    column_hint,
+    each_block,
+    each_part,
+)
 from gradloom.compiler.kernels.product import Product
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.builder import Builder
@@ -74,8 +84,8 @@ class OuterProduct:
         self.b = self.lowering.b
         self.lanes = task.lanes
         machine = task.machine
-        most = widest_panel(product.rows, machine.registers)
-        self.by_columns, self.vectors = _division(product, -(-product.columns // self.lanes), most, machine.cores)
+        division = _chosen(task, product) or _division(product, self.lanes, machine)
+        self.by_columns, self.vectors = division.by_columns, division.vectors
         self.tile = even_tile(product.rows, max(1, (machine.registers - SPARE - self.vectors) // self.vectors))
         self.width = self.vectors * self.lanes
         self.outer = self._outer_loops()
@@ -380,18 +390,45 @@ def widest_panel(rows: int, registers: int) -> int:
     return min(WIDEST, 1 << (max(1, vectors).bit_length() - 1))
 
 
-def _division(product: Product, vectors: int, most: int, cores: int) -> tuple[bool, int]:
-    """Whether blocks are panels of columns (else of rows), and the vectors in a panel.
+def divisions(product: Product, lanes: int, machine: Machine) -> list[Division]:
+    """The other ways to divide a product that give each core a block."""
+    tiles, most = -(-product.rows // PACK_ROWS), _most_vectors(product, lanes, machine)
+    found = []
+    for vectors in (1 << power for power in range(most.bit_length())):
+        if -(-product.columns // (vectors * lanes)) >= machine.cores or product.batch:
+            found.append(Division(True, vectors))
+        if tiles >= machine.cores and not product.batch:
+            found.append(Division(False, vectors))
+    return [division for division in found if division != _division(product, lanes, machine)]
+
+
+def _chosen(task: Task, product: Product) -> Division | None:
+    """The division that was chosen for the contraction, as far as the product follows it: it may be one of several."""
+    choice = task.choices.of(product.node)
+    if choice is None or choice.division is None:
+        return None
+    vectors = min(choice.division.vectors, _most_vectors(product, task.lanes, task.machine))
+    return Division(choice.division.by_columns or bool(product.batch), vectors)
+
+
+def _most_vectors(product: Product, lanes: int, machine: Machine) -> int:
+    """Vectors in a panel at most."""
+    return max(1, min(widest_panel(product.rows, machine.registers), -(-product.columns // lanes)))
+
+
+def _division(product: Product, lanes: int, machine: Machine) -> Division:
+    """How a product is divided unless something else was chosen.
 
     Panels of columns come first: each core then keeps its own columns of B in its cache, and of a result that later
     kernels divide alike. With few columns and many rows, rows are divided and panels stay wide.
     """
-    wide = max(1, min(most, vectors))
+    vectors, cores = -(-product.columns // lanes), machine.cores
+    wide = _most_vectors(product, lanes, machine)
     if product.batch or vectors // wide >= cores:
-        return True, wide
+        return Division(True, wide)
     if product.rows >= 8 * PACK_ROWS * cores or vectors < cores <= product.rows:
-        return False, wide
-    return True, max(1, min(wide, vectors // cores))
+        return Division(False, wide)
+    return Division(True, max(1, min(wide, vectors // cores)))
 
 
 def even_tile(size: int, most: int) -> int:

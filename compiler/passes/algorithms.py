@@ -8,7 +8,9 @@ inference, where kernels are transformed once per set of weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from gradloom.compiler.choices import DEFINITION, NO_CHOICES, Choices
 from gradloom.compiler.ir import Graph, Value
 from gradloom.compiler.ops.convolution import Conv2D, Conv2DInputGrad, Conv2DKernelGrad, Convolution
 from gradloom.compiler.ops.movement import Reverse, Transpose
@@ -31,22 +33,41 @@ LEAST = 16
 """Channels and filters from which on a transformed product keeps the micro-kernel busy."""
 
 
-def choose_algorithms(graph: Graph) -> Graph:
-    """Return the graph with convolutions replaced where a cheaper algorithm computes them."""
-    return rewrite(graph, (*convolution_rules.RULES, *algorithm_rules(graph))).graph
+CREDIBLE = 2
+"""How many times the least cost an algorithm may cost and still turn out to be the fastest."""
+
+WINOGRAD = {f"F({tile}x{tile})": tile for tile in TILES}
+"""Winograd's algorithms by name, with their tiles."""
 
 
-def algorithm_rules(graph: Graph) -> tuple[Rule, ...]:
+def choose_algorithms(graph: Graph, choices: Choices = NO_CHOICES) -> Graph:
+    """Return the graph with convolutions replaced where another algorithm was chosen, or else seems cheaper."""
+    return rewrite(graph, (*convolution_rules.RULES, *algorithm_rules(graph, choices))).graph
+
+
+def with_padding(graph: Graph) -> Graph:
+    """Return the graph as algorithms are chosen for it: zeros around images are the convolutions' own padding."""
+    return rewrite(graph, convolution_rules.RULES).graph
+
+
+def algorithm_rules(graph: Graph, choices: Choices) -> tuple[Rule, ...]:
     """The rules for one graph: what they may do follows from whether it writes onto its parameters."""
     inference = not changes_inputs(graph)
+
+    def tile_for(value: Value) -> int | None:
+        """The tile for a convolution, None for the definition."""
+        fixed, choice = inference and has_fixed_kernel(value), choices.of(value)
+        if choice is not None and choice.algorithm == DEFINITION:
+            return None
+        tile = None if choice is None else WINOGRAD[choice.algorithm]
+        return tile if tile in _tiles(value, fixed) else WINOGRAD.get(algorithms(value, fixed)[0])
 
     @rule_on(Conv2D)
     def winograd_conv2d(draft: Draft, value: Value) -> Value | None:
         """conv2d(x, k) → winograd_conv2d(x, winograd_kernel(k)); an infinite x may make its whole tile NaN"""
         (x, kernel), op = value.inputs, value.op
         assert isinstance(op, Conv2D)
-        tile = _tile(op, value, kernel, inference and is_fixed(kernel))
-        if tile is None:
+        if (tile := tile_for(value)) is None:
             return None
         return draft.apply(WinogradConv2D(tile, op.padding), x, draft.apply(WinogradKernel(tile), kernel))
 
@@ -55,8 +76,7 @@ def algorithm_rules(graph: Graph) -> tuple[Rule, ...]:
         """conv2d_input_grad(dy, k) → winograd_conv2d(dy, winograd_kernel(transpose(reverse(k))))"""
         (dy, kernel), op = value.inputs, value.op
         assert isinstance(op, Conv2DInputGrad)
-        tile = _tile(op, value, kernel, False)
-        if tile is None or any(side >= TAPS for pair in op.padding for side in pair):
+        if (tile := tile_for(value)) is None:
             return None
         turned = draft.apply(Transpose((0, 1, 3, 2)), draft.apply(Reverse((0, 1)), kernel))
         (top, bottom), (left, right) = op.padding
@@ -69,40 +89,71 @@ def algorithm_rules(graph: Graph) -> tuple[Rule, ...]:
         """conv2d_kernel_grad(x, dy) → winograd_conv2d_kernel_grad(x, dy)"""
         (x, dy), op = value.inputs, value.op
         assert isinstance(op, Conv2DKernelGrad)
-        tile = _tile(op, dy, value, False)
-        if tile is None or any(size % tile for size in dy.shape[1:3]):
+        if (tile := tile_for(value)) is None:
             return None
         return draft.apply(WinogradConv2DKernelGrad(tile, op.padding), x, dy)
 
     return winograd_conv2d, winograd_input_grad, winograd_kernel_grad
 
 
-def _transformable(op: Convolution, value: Value, kernel: Value) -> bool:
-    """Whether a convolution, or a gradient of one, has transforms: its kernel is 3x3, dense, and moves by one pixel."""
-    plain = op.groups == 1 and (op.strides, op.dilation) == ((1, 1), (1, 1)) and kernel.shape[:2] == (TAPS, TAPS)
-    return plain and value.dtype == F32 and min(kernel.shape[2:]) >= LEAST
+def algorithms(value: Value, fixed: bool) -> list[str]:
+    """The algorithms that a contraction may be computed by: the cost model's choice first, then those nearly as cheap.
 
-
-def _tile(op: Convolution, value: Value, kernel: Value, fixed: bool) -> int | None:
-    """The tile with which a convolution is cheapest, None where the definition is.
-
-    `value` is its result, or what stands for it in a gradient. `fixed` kernels are transformed before.
+    `fixed` kernels are transformed before.
     """
-    if not _transformable(op, value, kernel) or not value.type.size:
-        return None
-    images, height, width, _ = value.shape
-    pairs = math.prod(kernel.shape[2:])
-    item = value.dtype.itemsize
+    tiles = _tiles(value, fixed)
+    if not tiles:
+        return [DEFINITION]
+    costs = {name: _winograd_cost(value, tile, fixed) for name, tile in WINOGRAD.items() if tile in tiles}
+    best, direct = min(costs, key=lambda name: costs[name]), _direct_cost(value)
+    chosen = best if costs[best] < GAIN * direct else DEFINITION
+    costs[DEFINITION] = direct
+    others = [name for name, cost in costs.items() if name != chosen and cost <= CREDIBLE * costs[chosen]]
+    return [chosen, *others]
 
-    def cost(tile: int) -> float:
-        side = tile + TAPS - 1
-        tiles = images * math.ceil(height / tile) * math.ceil(width / tile)
-        products = tiles * pairs
-        transforms = TRANSFORM * (tiles * sum(kernel.shape[2:]) + (0 if fixed else pairs))
-        traffic = pairs * item * (1 if fixed else 3)
-        return side**2 * (products + transforms + STREAM * traffic)
 
-    direct = TAPS**2 * pairs * (images * height * width + STREAM * item)
-    tiles = TILES if fixed else TILES[:1]
-    best = min(tiles, key=cost)
-    return best if cost(best) < GAIN * direct else None
+def has_fixed_kernel(value: Value) -> bool:
+    """Whether the kernel of a convolution stays the same from step to step of a graph that writes onto no input."""
+    return isinstance(value.op, Conv2D) and is_fixed(value.inputs[1])
+
+
+def _tiles(value: Value, fixed: bool) -> Sequence[int]:
+    """The tiles by which a convolution, or a gradient of one, may be computed."""
+    op = value.op
+    if not isinstance(op, Convolution) or not _transformable(op, value):
+        return ()
+    if isinstance(op, Conv2DInputGrad) and any(side >= TAPS for pair in op.padding for side in pair):
+        return ()
+    result, _ = _result_and_kernel(value)
+    if isinstance(op, Conv2DKernelGrad) and any(size % TILES[0] for size in result.shape[1:3]):
+        return ()
+    return TILES if fixed else TILES[:1]
+
+
+def _transformable(op: Convolution, value: Value) -> bool:
+    """Whether a convolution, or a gradient of one, has transforms: its kernel is 3x3, dense, and moves by one pixel."""
+    result, kernel = _result_and_kernel(value)
+    plain = op.groups == 1 and (op.strides, op.dilation) == ((1, 1), (1, 1)) and kernel.shape[:2] == (TAPS, TAPS)
+    return plain and value.dtype == F32 and min(kernel.shape[2:]) >= LEAST and bool(result.type.size)
+
+
+def _result_and_kernel(value: Value) -> tuple[Value, Value]:
+    """A convolution's result and kernel, or what has their shapes in a gradient."""
+    return (value.inputs[1], value) if isinstance(value.op, Conv2DKernelGrad) else (value, value.inputs[1])
+
+
+def _winograd_cost(value: Value, tile: int, fixed: bool) -> float:
+    result, kernel = _result_and_kernel(value)
+    images, height, width, _ = result.shape
+    pairs, side = math.prod(kernel.shape[2:]), tile + TAPS - 1
+    tiles = images * math.ceil(height / tile) * math.ceil(width / tile)
+    products = tiles * pairs
+    transforms = TRANSFORM * (tiles * sum(kernel.shape[2:]) + (0 if fixed else pairs))
+    traffic = pairs * result.dtype.itemsize * (1 if fixed else 3)
+    return side**2 * (products + transforms + STREAM * traffic)
+
+
+def _direct_cost(value: Value) -> float:
+    result, kernel = _result_and_kernel(value)
+    images, height, width, _ = result.shape
+    return TAPS**2 * math.prod(kernel.shape[2:]) * (images * height * width + STREAM * result.dtype.itemsize)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gradloom.compiler.choices import NO_CHOICES, Choices
 from gradloom.compiler.ir import Constant, Graph, Input, Value
 from gradloom.compiler.ops.base import Movement
 from gradloom.compiler.ops.movement import Reshape, Transpose
@@ -15,17 +16,17 @@ PREPARED = "prepared"
 """The role of the inputs that the prepare program supplies."""
 
 
-def split_prepare(graph: Graph) -> tuple[Graph | None, Graph]:
+def split_prepare(graph: Graph, choices: Choices = NO_CHOICES) -> tuple[Graph | None, Graph]:
     """Return the prepare graph, None if there is nothing to prepare, and the graph that reads its results.
 
     The prepare graph's outputs have the labels of the other graph's inputs of role "prepared". Folded batch
     normalization is the case in point: a convolution's scaled kernel and its bias follow from six parameters. `graph`
     must leave its parameters as they are; a graph that writes onto one is returned whole. Algorithms are chosen before,
-    so that kernels are transformed once, too.
+    so that kernels are transformed once, too; `choices` come before the cost model's own.
     """
     if changes_inputs(graph):
         return None, graph
-    graph = choose_algorithms(graph)
+    graph = choose_algorithms(graph, choices)
     fixed = fixed_values(graph)
     wanted = [value for value in _read_by_the_rest(graph, fixed) if _is_work(value)]
     if not wanted:

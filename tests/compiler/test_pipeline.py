@@ -9,6 +9,7 @@ import pytest
 
 from compiled import assert_close, run_program
 from gradloom.compiler import ops, options, pipeline
+from gradloom.compiler.choices import Choice, Choices, Departure
 from gradloom.compiler.errors import MemoryLimitError
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Provenance, Value, building, layer_scope
@@ -85,6 +86,7 @@ def test_the_key_does_not_change_with_provenance_and_names() -> None:
 
 def test_the_key_changes_with_every_option() -> None:
     changed: dict[str, Any] = {"cores": 3, "simplify": False, "fuse": False, "memory_limit": 10**9}
+    changed["choices"] = Choices((Departure("matmul", Choice("definition"), "definition"),))
     changed["target"] = dataclasses.replace(Target.host(), l2=12345)
     fields = {field.name for field in dataclasses.fields(Options)}
     assert set(changed) == fields, "an option that is not in the key would be taken from the cache of another"

@@ -73,7 +73,7 @@ def test_batch_size_and_dtype_are_in_the_graph() -> None:
 def test_nothing_is_lowered_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     lowered = []
     lower = pipeline.lower
-    monkeypatch.setattr(pipeline, "lower", lambda graph: lowered.append(graph.name) or lower(graph))
+    monkeypatch.setattr(pipeline, "lower", lambda graph, options: lowered.append(graph.name) or lower(graph, options))
     inspection = small().inspect()
     inspection.stages["forward"].text()
     inspection.stages["gradient"].svg()

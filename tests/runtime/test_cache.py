@@ -90,6 +90,29 @@ def test_an_entry_cut_off_or_overwritten_is_a_miss(folder, data, tail):
     assert (cache.load("key") is None) == (changed != content)
 
 
+@given(text=st.text(), bit=st.integers(0))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_text_is_found_again_unless_a_bit_of_it_is_flipped(folder, text, bit):
+    cache.clear()
+    cache.store_text("key", text)
+    assert cache.load_text("key") == text
+    assert cache.load_text("another key") is None
+    entry = only_entry(folder)
+    content = bytearray(entry.read_bytes())
+    content[bit // 8 % len(content)] ^= 1 << bit % 8
+    entry.write_bytes(content)
+    assert cache.load_text("key") is None
+    assert not entry.exists()
+
+
+def test_programs_and_texts_share_no_keys():
+    cache.store_text("key", "text")
+    assert cache.load("key") is None
+    cache.store("key", program())
+    assert (cache.load("key"), cache.load_text("key")) == (program(), "text")
+    assert cache.info().entries == cache.clear() == 2
+
+
 def test_damage_is_logged_at_debug_level(folder, caplog):
     cache.store("key", program())
     entry = only_entry(folder)
