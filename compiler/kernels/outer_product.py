@@ -55,9 +55,6 @@ SPARE = 2
 WIDEST = 8
 """Vectors in a panel at most: enough sums to hide an addition's latency."""
 
-STRIP = 1 / 4
-"""The part of the L2 cache that a strip of rows takes: next to it panels of B pass by."""
-
 GROUPS = 2
 """Blocks of several panels for each core: few, so that A is read few times."""
 
@@ -137,22 +134,26 @@ class OuterProduct:
         return 0
 
     def _group(self) -> tuple[int, int]:
-        """The panels in a block of columns, and the rows in a strip that all of them multiply in turn."""
+        """The panels in a block of columns, and the rows in a strip that all of them multiply in turn.
+
+        A strip stays in the L1 cache where the panels stay in L2, else in L2.
+        """
         product, machine = self.product, self.task.machine
-        row = math.prod(product.depth) * product.a.dtype.itemsize
-        panels = -(-product.columns // self.width)
-        blocks = GROUPS * machine.cores
-        stays = product.rows * row <= machine.l2_bytes // 2
         if not self.by_columns or product.batch or self.outer:
             return 1, product.rows
+        row = math.prod(product.depth) * product.a.dtype.itemsize
+        panels, blocks = -(-product.columns // self.width), GROUPS * machine.cores
         hint = column_hint(self.task, product.columns)
         if hint is not None and hint % self.width == 0:
-            return hint // self.width, product.rows
-        if stays or panels < 2 * blocks:
+            group = hint // self.width
+        elif product.rows * row > machine.l2_bytes // 2 and panels >= 2 * blocks:
+            group = -(-panels // blocks)
+        else:
             return 1, product.rows
+        near = group * self.width * row <= machine.l2_bytes // 2
+        held = machine.l1_bytes // 2 if near else machine.l2_bytes // 4
         tiles = -(-product.rows // self.tile)
-        held = max(1, int(STRIP * machine.l2_bytes) // (row * self.tile))
-        return -(-panels // blocks), even_tile(tiles, held) * self.tile
+        return group, even_tile(tiles, max(1, held // (row * self.tile))) * self.tile
 
     def _packs(self) -> bool:
         """Whether a panel of B is copied into scratch before it is used."""
