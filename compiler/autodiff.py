@@ -10,7 +10,7 @@ from gradloom.compiler.ir import Provenance, Value, origin_scope
 from gradloom.compiler.ops.base import TensorOp
 from gradloom.compiler.ops.movement import BroadcastTo, Reshape
 from gradloom.compiler.ops.reductions import Sum
-from gradloom.compiler.types import OPEN
+from gradloom.compiler.types import OPEN, TensorType
 
 
 def gradients(
@@ -18,9 +18,9 @@ def gradients(
 ) -> list[Value]:
     """Return the derivatives of `outputs`, weighted by `cotangents`, by each of `wrt`, as nodes of their graph.
 
-    A cotangent has its output's type; by default it is 1, so that outputs are summed. What no output depends on gets
-    zeros. Every node between is visited once. Raises `NoGradientError` for integers and bools among `outputs` or `wrt`,
-    and for an op without a gradient, naming it and its layer.
+    A cotangent has its output's type, f32 for bf16; by default it is 1, so that outputs are summed. What no output
+    depends on gets zeros. Every node between is visited once. Raises `NoGradientError` for integers and bools among
+    `outputs` or `wrt`, and for an op without a gradient, naming it and its layer.
     """
     outputs, wrt = list(outputs), list(wrt)
     seeds = [None] * len(outputs) if cotangents is None else list(cotangents)
@@ -53,8 +53,9 @@ def _check(outputs: Sequence[Value], wrt: Sequence[Value], seeds: Sequence[Value
     if len({id(value.graph) for value in (*outputs, *wrt)}) > 1:
         raise GradloomError("Expected values of one graph to differentiate")
     for output, seed in zip(outputs, seeds, strict=True):
-        if seed is not None and seed.type != output.type:
-            raise ShapeError(f"Expected a cotangent of its output's type {output.type}. Received: {seed.type}")
+        wanted = TensorType(output.dtype.arithmetic, output.shape)
+        if seed is not None and seed.type != wanted:
+            raise ShapeError(f"Expected a cotangent of its output's type {wanted}. Received: {seed.type}")
 
 
 def _between(outputs: Sequence[Value], wrt: Sequence[Value]) -> list[Value]:
@@ -134,5 +135,5 @@ def _zeros(value: Value) -> Value:
 
 
 def _filled(value: Value, number: int) -> Value:
-    scalar = value.graph.constant(number, value.dtype)
+    scalar = value.graph.constant(number, value.dtype.arithmetic)
     return value.graph.apply(BroadcastTo(value.shape), scalar) if value.shape else scalar

@@ -44,7 +44,7 @@ COMMENT_COLUMN = 76
 READABLE_ELEMENTS = 16
 """Constants with more elements than this, and not all of one value, are printed as bytes."""
 
-QUIET_NAN = {32: 0x7FC00000, 64: 0x7FF8000000000000}
+QUIET_NAN = {16: 0x7FC0, 32: 0x7FC00000, 64: 0x7FF8000000000000}
 """The bits of the NaN that is printed without them, by the width of its dtype."""
 
 

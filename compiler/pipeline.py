@@ -158,7 +158,8 @@ class Lowering:
 def machine_for(options: Options) -> Machine:
     """What kernel builders need to know of the target."""
     target = options.target
-    return Machine(target.lanes * 4, target.registers, options.cores, target.l1, target.l2)
+    bf16 = target.multiplies_bf16
+    return Machine(target.lanes * 4, target.registers, options.cores, target.l1, target.l2, bf16)
 
 
 def lower(graph: Graph, options: Options | None = None) -> Lowering:

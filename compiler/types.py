@@ -27,7 +27,18 @@ class DType:
 
     @property
     def numpy(self) -> np.dtype:
+        if self == BF16:
+            # NumPy has no such type of its own; the package that adds it is loaded when one is first asked for.
+            import ml_dtypes
+
+            storage: np.dtype = np.dtype(ml_dtypes.bfloat16)
+            return storage
         return np.dtype(self.numpy_name)
+
+    @property
+    def arithmetic(self) -> DType:
+        """The dtype in which values of this one are computed with: bf16 is for storage, and computed with as f32."""
+        return F32 if self == BF16 else self
 
     @property
     def itemsize(self) -> int:
@@ -52,10 +63,11 @@ BOOL = DType("bool", "bool", "bool", 1)
 U8 = DType("u8", "uint8", "unsigned", 8)
 I32 = DType("i32", "int32", "int", 32)
 I64 = DType("i64", "int64", "int", 64)
+BF16 = DType("bf16", "bfloat16", "float", 16)
 F32 = DType("f32", "float32", "float", 32)
 F64 = DType("f64", "float64", "float", 64)
 
-DTYPES: tuple[DType, ...] = (BOOL, U8, I32, I64, F32, F64)
+DTYPES: tuple[DType, ...] = (BOOL, U8, I32, I64, BF16, F32, F64)
 """Every element type, in the order of promotion: of two, the later one is the result's."""
 
 _BY_NAME = {name: dtype for dtype in DTYPES for name in (dtype.name, dtype.numpy_name)}

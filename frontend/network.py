@@ -25,6 +25,8 @@ class Network(Layer):
     a `call` of its own makes its layers itself, like any layer. `Sequential` has a list of them.
     """
 
+    autocast = False
+
     def __init__(
         self, inputs: Any = None, outputs: Any = None, name: str | None = None, trainable: bool = True
     ) -> None:

@@ -59,7 +59,7 @@ from gradloom.compiler.ops.pooling import MaxPool, MaxPoolGrad, MaxPoolSelect, S
 from gradloom.compiler.ops.random_bits import RandomUniform
 from gradloom.compiler.ops.reductions import Max, Min, Prod, Sum
 from gradloom.compiler.ops.winograd import WinogradConv2D, WinogradConv2DKernelGrad, WinogradKernel
-from gradloom.compiler.types import BOOL, F32, F64, I32, I64, OPEN, U8, TensorType, as_dtype
+from gradloom.compiler.types import BF16, BOOL, F32, F64, I32, I64, OPEN, U8, TensorType, as_dtype
 
 Sampler = Callable[[np.random.Generator, TensorType], np.ndarray]
 
@@ -109,7 +109,8 @@ class OpCase:
             closed = TensorType(type_.dtype, tuple(DATA_ROWS if size == OPEN else size for size in type_.shape))
             array = np.asarray(sampler(rng, closed), type_.dtype.numpy).reshape(closed.shape)
             if special and type_.dtype.is_float:
-                drawn = rng.choice(np.array(SPECIAL), closed.shape).astype(type_.dtype.numpy)
+                with np.errstate(invalid="ignore"):
+                    drawn = rng.choice(np.array(SPECIAL), closed.shape).astype(type_.dtype.numpy)
                 array = np.where(rng.random(closed.shape) < 1 / 3, drawn, array)
             arrays[f"x{place}"] = array
         return arrays
@@ -238,6 +239,9 @@ CASES: list[OpCase] = [
     case(Convert(U8), "f32[64]", wide, smooth=False),
     case(Convert(U8), "i32[9]", integers),
     case(Convert(BOOL), "f32[9]", normal, smooth=False),
+    case(Convert(BF16), "f32[3,5]", normal, smooth=False),
+    case(Convert(F32), "bf16[3,5]", normal, smooth=False),
+    case(Convert(I32), "bf16[9]", wide, smooth=False),
     # Elementwise, two operands.
     case(Add(), "f32[3,5] f32[5]", normal),
     case(Add(), "i32[9] i32[9]", extreme),
@@ -286,6 +290,8 @@ CASES: list[OpCase] = [
     case(Pad((2,), (1,), (0,)), "bool[4]", bits),
     case(Concatenate(1), "f32[3,5] f32[3,2] f32[3,4]", normal),
     case(Concatenate(0), "i32[3] i32[0] i32[2]", integers),
+    case(Pad((1, 0), (2, 3), (0, 0)), "bf16[3,5]", normal, smooth=False),
+    case(Concatenate(1), "bf16[3,5] bf16[3,2]", normal, smooth=False),
     case(Reverse((0,)), "f32[3,5]", normal),
     case(Reverse((0, 2)), "i32[2,3,17]", integers),
     case(Iota((3, 5), 0, I32), "", normal),
@@ -313,6 +319,9 @@ CASES: list[OpCase] = [
     case(Matmul(False, True), "f32[3,4] f32[5,4]", normal, length=4),
     case(Matmul(True, True), "f32[4,3] f32[5,4]", normal, length=4),
     case(Matmul(False, True), "f32[2,1,3,4] f32[3,5,4]", normal, length=4),
+    case(Matmul(False, False), "bf16[7,4] bf16[4,37]", normal, length=4, smooth=False),
+    case(Matmul(True, True), "bf16[40,30] bf16[50,40]", normal, length=40, smooth=False),
+    case(Matmul(False, True), "bf16[2,1,3,40] bf16[3,5,40]", normal, length=40, smooth=False),
     # Convolutions: 1x1; 3x3 with padding; strides, asymmetric padding and pixels that no window reaches; dilation;
     # groups; depthwise; a stride larger than the window; a window as large as the padded image.
     case(Conv2D(), "f32[2,3,4,5] f32[1,1,5,7]", normal, length=5),
@@ -323,24 +332,43 @@ CASES: list[OpCase] = [
     case(Conv2D(padding=((1, 1), (1, 1)), groups=5), "f32[1,4,4,5] f32[3,3,1,10]", normal, length=9),
     case(Conv2D((3, 3)), "f32[1,7,8,2] f32[1,2,2,3]", normal, length=4),
     case(Conv2D(padding=((0, 1), (0, 0))), "f32[2,3,2,3] f32[4,2,3,2]", normal, length=24),
+    case(Conv2D((2, 2), ((0, 1), (1, 0))), "bf16[1,17,16,9] bf16[3,2,9,17]", normal, length=54, smooth=False),
+    case(Conv2D((2, 1), groups=2), "bf16[2,5,4,4] bf16[2,3,2,6]", normal, length=12, smooth=False),
     case(Conv2DInputGrad((3, 4)), "f32[2,3,4,7] f32[1,1,5,7]", normal, length=7),
     case(Conv2DInputGrad((5, 4), padding=((1, 1), (1, 1))), "f32[2,5,4,2] f32[3,3,3,2]", normal, length=18),
     case(Conv2DInputGrad((7, 6), (2, 2), ((0, 1), (1, 0))), "f32[1,3,3,5] f32[3,2,2,5]", normal, length=30),
     case(Conv2DInputGrad((6, 9), (1, 2), ((2, 2), (0, 1)), (2, 3)), "f32[2,6,4,3] f32[3,2,2,3]", normal, length=18),
     case(Conv2DInputGrad((5, 4), (2, 1), groups=2), "f32[2,2,2,6] f32[2,3,2,6]", normal, length=18),
     case(Conv2DInputGrad((7, 8), (3, 3)), "f32[1,3,3,3] f32[1,2,2,3]", normal, length=6),
+    case(
+        Conv2DInputGrad((7, 6), (2, 2), ((0, 1), (1, 0))),
+        "bf16[1,3,3,5] bf16[3,2,2,5]",
+        normal,
+        length=30,
+        smooth=False,
+    ),
     case(Conv2DKernelGrad((1, 1)), "f32[2,3,4,5] f32[2,3,4,7]", normal, length=24),
     case(Conv2DKernelGrad((3, 3), padding=((1, 1), (1, 1))), "f32[2,5,4,3] f32[2,5,4,2]", normal, length=40),
     case(Conv2DKernelGrad((3, 2), (2, 2), ((0, 1), (1, 0))), "f32[1,7,6,2] f32[1,3,3,5]", normal, length=9),
     case(Conv2DKernelGrad((3, 2), (1, 2), ((2, 2), (0, 1)), (2, 3)), "f32[2,6,9,2] f32[2,6,4,3]", normal, length=48),
     case(Conv2DKernelGrad((2, 3), (2, 1), groups=2), "f32[2,5,4,4] f32[2,2,2,6]", normal, length=8),
     case(Conv2DKernelGrad((1, 2), (3, 3)), "f32[1,7,8,2] f32[1,3,3,3]", normal, length=9),
+    case(
+        Conv2DKernelGrad((3, 3), padding=((1, 1), (1, 1))),
+        "bf16[2,5,4,3] bf16[2,5,4,2]",
+        normal,
+        length=40,
+        smooth=False,
+    ),
     # Convolutions on tiles: both sizes of tiles; parts of tiles; padding.
     case(WinogradKernel(2), "f32[3,3,3,5]", normal, length=9, smooth=False),
     case(WinogradKernel(4), "f32[3,3,2,17]", normal, length=9, smooth=False),
     case(WinogradConv2D(2, ((1, 1), (1, 0))), "f32[2,5,4,3] f32[4,4,3,5]", normal, length=27, smooth=False),
     case(WinogradConv2D(4), "f32[1,10,7,2] f32[6,6,2,17]", normal, length=18, smooth=False),
     case(WinogradConv2DKernelGrad(2, ((1, 1), (1, 1))), "f32[2,4,6,3] f32[2,4,6,5]", normal, length=48, smooth=False),
+    case(WinogradKernel(4), "bf16[3,3,2,17]", normal, length=9, smooth=False),
+    case(WinogradConv2D(4), "bf16[1,10,7,2] bf16[6,6,2,17]", normal, length=18, smooth=False),
+    case(WinogradConv2DKernelGrad(2), "bf16[2,4,6,3] bf16[2,2,4,5]", normal, length=16, smooth=False),
     # Pooling: side by side; overlapping, with padding before, behind and both; a stride larger than the window; ties.
     case(MaxPool((2, 2), (2, 2)), "f32[2,4,6,5]", apart),
     case(MaxPool((3, 2), (2, 1), ((1, 1), (0, 1))), "f32[2,5,4,17]", apart),
@@ -367,6 +395,7 @@ CASES: list[OpCase] = [
     case(RandomUniform((2, 3, 4, 5), 0), "i64[]", integers),
     # Rows by index.
     case(Gather(), "f32[7,3] i32[4]", normal, rows(7, beyond=2)),
+    case(Gather(), "bf16[7,3] i32[4]", normal, rows(7), smooth=False),
     case(Gather(), "f32[7] i64[2,3]", normal, rows(7)),
     case(Gather(), "u8[?,2,3] i32[5]", integers, rows(DATA_ROWS)),
     case(Gather(), "f32[7,3] u8[]", normal, rows(7)),

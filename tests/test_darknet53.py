@@ -96,6 +96,20 @@ class TestReference:
                 error = np.abs(received - expected).max() / np.sqrt(np.mean(expected**2))
                 assert error <= 1e-4, f"{name}: {error:.2e} of its RMS"
 
+    def test_with_products_in_bfloat16_logits_are_near_darknets(self, weights: Path, dog: np.ndarray) -> None:
+        gl.mixed_precision.set_global_policy("mixed_bfloat16")
+        try:
+            rough = darknet.load(FOLDER / "darknet53.cfg", weights)
+        finally:
+            gl.mixed_precision.set_global_policy("float32")
+        (logits,) = gl.Model(rough.inputs[0], rough.get_layer(LAYERS["logits"]).output).predict(dog)
+        with np.load(FOLDER / "reference_seed0_dog.npz") as reference:
+            expected = reference["logits"].astype(np.float64).reshape(-1)
+        assert logits.dtype == np.float32
+        received = logits.reshape(-1)
+        assert np.abs(received - expected).max() <= 2e-2 * np.sqrt(np.mean(expected**2))
+        assert set(np.argsort(received)[-5:]) == set(np.argsort(expected)[-5:])
+
     def test_the_network_of_applications_is_the_cfgs(self, model: gl.Model, weights: Path, dog: np.ndarray) -> None:
         other = gl.applications.Darknet53(weights)
         np.testing.assert_allclose(other.predict(dog), model.predict(dog), rtol=1e-3, atol=1e-7)

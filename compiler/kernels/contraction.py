@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from gradloom.compiler.choices import Division
 from gradloom.compiler.ir import Value
 from gradloom.compiler.kernels.convolution import products
+from gradloom.compiler.kernels.division import PACK_ROWS, divisions
 from gradloom.compiler.kernels.inner_product import InnerProduct
 from gradloom.compiler.kernels.lowering import Lowered, Machine, Task
-from gradloom.compiler.kernels.outer_product import PACK_ROWS, OuterProduct, divisions
+from gradloom.compiler.kernels.outer_product import OuterProduct
 from gradloom.compiler.kernels.product import MatrixProduct, Product
 from gradloom.compiler.kernels.winograd import Forward, lower_winograd_kernel
 from gradloom.compiler.kernels.winograd_gradient import KernelGradient

@@ -25,6 +25,10 @@ class _ImageProduct(Product):
         return self.node.op
 
     @property
+    def strided_a(self) -> bool:
+        return False
+
+    @property
     def strided_b(self) -> bool:
         return False
 
@@ -71,6 +75,10 @@ class KernelGradProduct(_ImageProduct):
         height, width, channels, filters = node.shape
         batch = (groups,) if groups > 1 else ()
         return cls(node, x, dy, batch, height * width * channels, filters // groups, dy.shape[:3])
+
+    @property
+    def strided_a(self) -> bool:
+        return True
 
     @property
     def border(self) -> tuple[int, int, int, int]:

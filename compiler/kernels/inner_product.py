@@ -85,9 +85,10 @@ class InnerProduct:
         active: int | None,
     ) -> list[Expr]:
         """Add the products of one vector along the contracted axis to the sums."""
-        b, evaluator, product = self.b, self.lowering.evaluator, self.product
-        left = [evaluator.read(product.a, product.at_a(batch, (row + r,), (depth,))) for r in range(rows)]
-        right = [evaluator.read(product.b, product.at_b(batch, (depth,), column + c)) for c in range(columns)]
+        b, product, dtype = self.b, self.product, self.product.node.dtype
+        read = self.lowering.evaluator.read
+        left = [b.convert(read(product.a, product.at_a(batch, (row + r,), (depth,))), dtype) for r in range(rows)]
+        right = [b.convert(read(product.b, product.at_b(batch, (depth,), column + c)), dtype) for c in range(columns)]
         if active is not None:
             # Lanes beyond the end may hold anything once an inlined producer has computed on them.
             left, right = ([self._only(x, active) for x in side] for side in (left, right))

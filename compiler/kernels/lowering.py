@@ -27,13 +27,17 @@ MOST_BLOCKS = 64
 
 @dataclass(frozen=True)
 class Machine:
-    """What kernel builders need to know of the target: vector lanes by dtype, registers, cores and cache sizes."""
+    """What kernel builders need to know of the target: vector lanes by dtype, registers, cores and cache sizes.
+
+    `multiplies_bf16` says that `dot2` is one instruction.
+    """
 
     vector_bytes: int
     registers: int
     cores: int
     l1_bytes: int
     l2_bytes: int
+    multiplies_bf16: bool = False
 
     def lanes(self, dtypes: Sequence[DType]) -> int:
         """Lanes in which values of these dtypes are computed together: the widest one fills a register."""

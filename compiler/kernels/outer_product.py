@@ -2,11 +2,12 @@
 
 A tile of rows × vectors stays in registers while loops run over the depth; each turn broadcasts one element of A per
 row and multiplies it by vectors of B. Where the columns of B are not adjacent in memory, or B is dear to compute, a
-panel of it is first packed into scratch. Where A does not stay in the cache, a block takes several panels of columns,
-and all of them in turn multiply each strip of rows that does stay: A then comes from far away once for a block and not
-once for a panel. Where the depth is long and the tiles would stream their operands from far
-away again and again (kernel gradients of convolutions), the outer loops over the depth stand outside of the tiles,
-whose sums wait in scratch in between.
+panel of it is first packed into scratch; so are rows of A that are stored in bf16. Where the machine multiplies pairs
+of bf16, a turn takes two steps of the depth. Where A does not stay in the cache, a block takes several panels of
+columns, and all of them in turn multiply each strip of rows that does stay: A then comes from far away once for a block
+and not once for a panel. Where the depth is long and the tiles would stream their operands from far away again and
+again (kernel gradients of convolutions), the outer loops over the depth stand outside of the tiles, whose sums wait in
+scratch in between.
 
 Every element of the result is one chain of multiply-adds in the order of the depth, whatever the tile: results do not
 depend on tiles and threads.
@@ -17,13 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from gradloom.compiler.choices import Division
 from gradloom.compiler.ir import Value
+from gradloom.compiler.kernels.converted_rows import ConvertedRows, row_bytes
+from gradloom.compiler.kernels.division import PACK_ROWS, SPARE, division_of
 from gradloom.compiler.kernels.lowering import (
     Lowered,
     Lowering,
-    Machine,
     Task,
     chunks,
     column_hint,
@@ -38,28 +40,20 @@ from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Position
 from gradloom.compiler.ops.movement import Transpose
 from gradloom.compiler.passes.fuse import storage
-from gradloom.compiler.types import TensorType
-
-PACK_ROWS = 4
-"""Tiles of rows from which on packing a panel of B pays, where B is strided in memory."""
+from gradloom.compiler.types import BF16, I32, TensorType
 
 FAR = 1024
 """Bytes between neighbours along the depth of B from which on each is a page of its own."""
-
-TILE_ROWS = 6
-"""Rows of a tile for which panels are as wide as registers allow: taller tiles take narrower panels."""
-
-SPARE = 2
-"""Registers that stay free for the elements of A on their way."""
-
-WIDEST = 8
-"""Vectors in a panel at most: enough sums to hide an addition's latency."""
 
 GROUPS = 2
 """Blocks of several panels for each core: few, so that A is read few times."""
 
 Vectors = Sequence[tuple[int, int, int]]
 """The vectors of a panel: the first column, the lanes, and how many of them count."""
+
+
+Row = Callable[[Position], Expr]
+"""Reads the elements of a row of A by their positions in the depth."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +75,19 @@ class OuterProduct:
         self.b = self.lowering.b
         self.lanes = task.lanes
         machine = task.machine
-        division = _chosen(task, product) or _division(product, self.lanes, machine)
+        division = division_of(task, product)
         self.by_columns, self.vectors = division.by_columns, division.vectors
         self.tile = even_tile(product.rows, max(1, (machine.registers - SPARE - self.vectors) // self.vectors))
         self.width = self.vectors * self.lanes
         self.outer = self._outer_loops()
+        stored = product.a.dtype == BF16 and not (self.outer or product.batch or product.strided_a)
+        self.pairs = stored and machine.multiplies_bf16 and product.depth[-1] % 2 == 0 and product.rows > self.tile
+        self.depth = (*product.depth[:-1], product.depth[-1] // 2) if self.pairs else product.depth
+        converts = stored and not self.pairs and product.depth[-1] >= self.lanes
+        self.rows_at_once = self._rows_at_once() if converts else 0
+        self.by_columns = self.by_columns and self.rows_at_once in (0, product.rows)
         self.group, self.strip = self._group()
+        self.rows: ConvertedRows | None = None
         self.packed: Buffer | None = None
         self.sums: Buffer | None = None
 
@@ -97,11 +98,17 @@ class OuterProduct:
             return lowering.finish(0)
         self._wish_for_panels()
         if self._packs():
-            type_ = TensorType(product.b.dtype, (self.group, math.prod(product.depth), self.width))
+            dtype = I32 if self.pairs else product.node.dtype
+            type_ = TensorType(dtype, (self.group, math.prod(self.depth), self.width))
             self.packed = self.b.allocate(Buffer("panels", type_, "scratch"))
         tiles = -(-product.rows // self.tile)
-        most_blocks = 4 * self.task.machine.cores if self.outer else 64
+        most_blocks = 4 * self.task.machine.cores if self.outer or self.pairs else 64
         unit = product.rows if self.by_columns else self.tile * -(-tiles // most_blocks)
+        if self.rows_at_once:
+            unit = min(unit, self.rows_at_once)
+            self.rows = ConvertedRows(lowering, product, unit, self.lanes)
+            if self.by_columns:
+                self.rows.fill(ix.constant(0), product.rows)
         if self.outer:
             type_ = TensorType(product.node.dtype, (unit, self.width))
             self.sums = self.b.allocate(Buffer("sums", type_, "scratch"))
@@ -133,6 +140,17 @@ class OuterProduct:
                 return outer
         return 0
 
+    def _rows_at_once(self) -> int:
+        """How many rows of A are converted ahead: all, if they stay in the cache, else as many tiles as do.
+
+        All of them as well where these would be few: B is read again for each block of rows, and A for each panel.
+        """
+        product, cache = self.product, self.task.machine.l2_bytes
+        bytes_ = row_bytes(product, self.lanes)
+        rows = max(1, cache // 2 // bytes_ // self.tile) * self.tile
+        fits, few = product.rows <= rows, rows < self.width
+        return product.rows if self.by_columns and (fits or few) else min(rows, product.rows)
+
     def _group(self) -> tuple[int, int]:
         """The panels in a block of columns, and the rows in a strip that all of them multiply in turn.
 
@@ -158,6 +176,8 @@ class OuterProduct:
     def _packs(self) -> bool:
         """Whether a panel of B is copied into scratch before it is used."""
         product = self.product
+        if self.pairs:
+            return True
         if product.rows <= self.tile or self.outer:
             return False
         holder = self.task.stored.get(storage(product.b))
@@ -177,6 +197,8 @@ class OuterProduct:
 
     def _rows(self, start: Index, rows: int) -> None:
         """All columns of a block of rows."""
+        if self.rows is not None:
+            self.rows.fill(start, rows)
         each_part(
             self.b,
             self.product.columns,
@@ -189,7 +211,7 @@ class OuterProduct:
         """`rows` rows from `start` on of the panels in `width` columns: strip by strip, panel by panel."""
 
         def panels(body: Callable[[Panel], None]) -> None:
-            depth = math.prod(self.product.depth)
+            depth = math.prod(self.depth)
             each_part(
                 self.b,
                 width,
@@ -245,29 +267,75 @@ class OuterProduct:
         assert packed is not None
 
         def row(depth: Position) -> None:
-            at_row = panel.packed + self.b.ravel(depth, product.depth).scaled(self.width)
+            at_row = panel.packed + self.b.ravel(depth, self.depth).scaled(self.width)
             for start, lanes, active in panel.vectors:
                 with self.b.vectorized(lanes, active):
-                    at = product.at_b(batch, depth, ix.lanes(panel.first + start, active))
-                    element = self.lowering.evaluator.read(product.b, at)
+                    column = ix.lanes(panel.first + start, active)
+                    if self.pairs:
+                        element = self._words(depth, column)
+                    else:
+                        element = self._factor(product.b, product.at_b(batch, depth, column))
                     self.b.store(packed, ix.lanes(at_row + start, active), element)
 
-        self._around(product.depth, row)
+        self._around(self.depth, row)
+
+    def _words(self, depth: Position, column: Index) -> Expr:
+        """Two neighbours along the depth of B in a word: the upper halves of both as f32."""
+        b, product = self.b, self.product
+        *outer, pair = depth
+        lower, upper = (
+            b.bitcast(
+                self._factor(
+                    product.b,
+                    product.at_b(
+                        (),
+                        (
+                            *outer,
+                            pair.scaled(2) + n,
+                        ),
+                        column,
+                    ),
+                ),
+                I32,
+            )
+            for n in (0, 1)
+        )
+        return b.binary("or", b.binary("shr", lower, 16), upper)
 
     def _b_vector(self, batch: Position, depth: Position, panel: Panel, start: int, active: int) -> Expr:
         if self.packed is not None:
-            row = panel.packed + self.b.ravel(depth, self.product.depth).scaled(self.width)
+            row = panel.packed + self.b.ravel(depth, self.depth).scaled(self.width)
             return self.b.load(self.packed, ix.lanes(row + start, active))
         at = self.product.at_b(batch, depth, ix.lanes(panel.first + start, active))
-        return self.lowering.evaluator.read(self.product.b, at)
+        return self._factor(self.product.b, at)
+
+    def _factor(self, operand: Value, at: Position) -> Expr:
+        """An element of an operand in the dtype in which it is multiplied."""
+        return self.b.convert(self.lowering.evaluator.read(operand, at), self.product.node.dtype)
 
     # Tiles.
 
     def _whole_tile(self, batch: Position, row: Index, rows: int, panel: Panel) -> None:
         places = [self.product.place(self.b, row + r) for r in range(rows)]
-        sums = self._contract(batch, places, (), panel, self._zeros(rows, panel))
+        left = [self._row_of_a(batch, place, row + r) for r, place in enumerate(places)]
+        sums = self._contract(batch, left, (), panel, self._zeros(rows, panel))
         for r, place in enumerate(places):
             self._finish(batch, place, sums[r * len(panel.vectors) : (r + 1) * len(panel.vectors)], panel)
+
+    def _row_of_a(self, batch: Position, place: Position, row: Index) -> Row:
+        """How the elements of a row of A are read, `place` being the row's number taken apart."""
+        product, rows, b = self.product, self.rows, self.b
+        if self.pairs:
+
+            def word(depth: Position) -> Expr:
+                with b.vectorized(2):
+                    pair = (*depth[:-1], ix.lanes(depth[-1].scaled(2), 2))
+                    return b.word(self.lowering.evaluator.read(product.a, product.at_a((), place, pair)))
+
+            return word
+        if rows is None:
+            return lambda depth: self._factor(product.a, product.at_a(batch, place, depth))
+        return lambda depth: rows.read(row, depth)
 
     def _zeros(self, rows: int, panel: Panel) -> list[Expr]:
         return [self.b.zero(self.product.node.dtype, lanes) for _ in range(rows) for _, lanes, _ in panel.vectors]
@@ -275,41 +343,41 @@ class OuterProduct:
     def _contract(
         self,
         batch: Position,
-        places: Sequence[Position],
+        left: Sequence[Row],
         depth: Position,
         panel: Panel,
         sums: Sequence[Expr],
     ) -> tuple[Expr, ...]:
         """The micro-kernel: add to the sums of a tile what the depth's loops from the current one on yield."""
-        product = self.product
-        if len(depth) == len(product.depth):
-            return self._turn(batch, places, depth, panel, sums)
-        if product.depth[len(depth)] == 1:
-            return self._contract(batch, places, (*depth, ix.constant(0)), panel, sums)
-        with self.b.loop(0, product.depth[len(depth)], initial=sums, name="k") as loop:
-            loop.next(*self._contract(batch, places, (*depth, loop.index), panel, loop.carried))
+        if len(depth) == len(self.depth):
+            return self._turn(batch, left, depth, panel, sums)
+        if self.depth[len(depth)] == 1:
+            return self._contract(batch, left, (*depth, ix.constant(0)), panel, sums)
+        with self.b.loop(0, self.depth[len(depth)], initial=sums, name="k") as loop:
+            loop.next(*self._contract(batch, left, (*depth, loop.index), panel, loop.carried))
         return loop.results
 
     def _turn(
         self,
         batch: Position,
-        places: Sequence[Position],
+        left: Sequence[Row],
         depth: Position,
         panel: Panel,
         sums: Sequence[Expr],
     ) -> tuple[Expr, ...]:
-        b, evaluator, product = self.b, self.lowering.evaluator, self.product
+        b = self.b
+        multiply = b.dot2 if self.pairs else partial(multiply_add, b)
         right = []
         for start, lanes, active in panel.vectors:
             with b.vectorized(lanes, active):
                 right.append(b.broadcast(self._b_vector(batch, depth, panel, start, active), lanes))
         results = list(sums)
-        for r, place in enumerate(places):
+        for r, row in enumerate(left):
             with b.vectorized(1):
-                left = evaluator.read(product.a, product.at_a(batch, place, depth))
+                element = row(depth)
             for n, vector in enumerate(right):
                 slot = r * len(right) + n
-                results[slot] = multiply_add(b, left, vector, results[slot])
+                results[slot] = multiply(element, vector, results[slot])
         return tuple(results)
 
     def _finish(
@@ -336,9 +404,9 @@ class OuterProduct:
         depth: Position,
         panel: Panel,
     ) -> None:
-        places = [self.product.place(self.b, row + r) for r in range(rows)]
+        left = [self._row_of_a(batch, self.product.place(self.b, row + r), row + r) for r in range(rows)]
         sums = self._get_sums(at, rows, panel)
-        self._set_sums(at, self._contract(batch, places, depth, panel, sums), panel)
+        self._set_sums(at, self._contract(batch, left, depth, panel, sums), panel)
 
     def _finish_sums(
         self,
@@ -380,56 +448,6 @@ def finish_tile(lowering: Lowering, node: Value, position: Position, result: Exp
     """The epilogue: everything that the group computes from one vector of the contraction's result."""
     lowering.evaluator.given[node] = lambda at: result
     lowering.store(lowering.task.group.results, position)
-
-
-def widest_panel(rows: int, registers: int) -> int:
-    """Vectors in a panel at most: with their elements of B, the sums of a tile of `rows` rows fill the registers.
-
-    Few rows take wide panels: what waits for its last addition is the sum of a column, so that there must be many.
-    """
-    vectors = (registers - SPARE) // (min(rows, TILE_ROWS) + 1)
-    return min(WIDEST, 1 << (max(1, vectors).bit_length() - 1))
-
-
-def divisions(product: Product, lanes: int, machine: Machine) -> list[Division]:
-    """The other ways to divide a product that give each core a block."""
-    tiles, most = -(-product.rows // PACK_ROWS), _most_vectors(product, lanes, machine)
-    found = []
-    for vectors in (1 << power for power in range(most.bit_length())):
-        if -(-product.columns // (vectors * lanes)) >= machine.cores or product.batch:
-            found.append(Division(True, vectors))
-        if tiles >= machine.cores and not product.batch:
-            found.append(Division(False, vectors))
-    return [division for division in found if division != _division(product, lanes, machine)]
-
-
-def _chosen(task: Task, product: Product) -> Division | None:
-    """The division that was chosen for the contraction, as far as the product follows it: it may be one of several."""
-    choice = task.choices.of(product.node)
-    if choice is None or choice.division is None:
-        return None
-    vectors = min(choice.division.vectors, _most_vectors(product, task.lanes, task.machine))
-    return Division(choice.division.by_columns or bool(product.batch), vectors)
-
-
-def _most_vectors(product: Product, lanes: int, machine: Machine) -> int:
-    """Vectors in a panel at most."""
-    return max(1, min(widest_panel(product.rows, machine.registers), -(-product.columns // lanes)))
-
-
-def _division(product: Product, lanes: int, machine: Machine) -> Division:
-    """How a product is divided unless something else was chosen.
-
-    Panels of columns come first: each core then keeps its own columns of B in its cache, and of a result that later
-    kernels divide alike. With few columns and many rows, rows are divided and panels stay wide.
-    """
-    vectors, cores = -(-product.columns // lanes), machine.cores
-    wide = _most_vectors(product, lanes, machine)
-    if product.batch or vectors // wide >= cores:
-        return Division(True, wide)
-    if product.rows >= 8 * PACK_ROWS * cores or vectors < cores <= product.rows:
-        return Division(False, wide)
-    return Division(True, max(1, min(wide, vectors // cores)))
 
 
 def even_tile(size: int, most: int) -> int:

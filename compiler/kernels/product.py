@@ -38,6 +38,11 @@ class Product(ABC):
 
     @property
     @abstractmethod
+    def strided_a(self) -> bool:
+        """Whether neighbours along the depth lie apart in `a`."""
+
+    @property
+    @abstractmethod
     def strided_b(self) -> bool:
         """Whether neighbours along the columns lie apart in `b`."""
 
@@ -74,6 +79,10 @@ class MatrixProduct(Product):
     def op(self) -> Matmul:
         assert isinstance(self.node.op, Matmul)
         return self.node.op
+
+    @property
+    def strided_a(self) -> bool:
+        return self.op.transpose_a
 
     @property
     def strided_b(self) -> bool:

@@ -48,7 +48,7 @@ def lower_winograd_kernel(task: Task) -> Lowered:
             [lowering.evaluator.read(kernel, (ix.constant(u), ix.constant(v), channel, o)) for v in range(TAPS)]
             for u in range(TAPS)
         ]
-        broadcast = [[b.broadcast(tap, b.lanes) for tap in row] for row in taps]
+        broadcast = [[b.broadcast(b.convert(tap, node.dtype), b.lanes) for tap in row] for row in taps]
         for i, line in enumerate(both_axes(b, matrix, broadcast)):
             for j, point in enumerate(line):
                 finish_tile(lowering, node, (ix.constant(i), ix.constant(j), channel, o), point)
@@ -170,7 +170,7 @@ class Forward:
                 vectors,
                 self.channels,
                 lambda r, c: b.load(self.tiles.buffer, self.tiles.at(point, start + r, c)),
-                lambda at, c: self.lowering.evaluator.read(self.kernel, (i, j, c, o + at)),
+                lambda at, c: b.convert(self.lowering.evaluator.read(self.kernel, (i, j, c, o + at)), self.node.dtype),
             )
             for r, at, result in by_row(b, sums, vectors):
                 b.store(self.products.buffer, self.products.at(point, start + r, at), result)

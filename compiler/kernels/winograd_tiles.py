@@ -107,13 +107,15 @@ class Planes:
 
 
 def window(lowering: Lowering, value: Value, corner: Position, side: int) -> Grid:
-    """The pixels of an image from a corner on, `side` by `side`, a vector of channels each."""
+    """The pixels of an image from a corner on, `side` by `side`, a vector of channels each, to be computed with."""
     image, line, column, channels = corner
-    read, b = lowering.evaluator.read, lowering.b
-    return [
-        [b.broadcast(read(value, (image, line + i, column + j, channels)), b.lanes) for j in range(side)]
-        for i in range(side)
-    ]
+    b, dtype = lowering.b, value.dtype.arithmetic
+
+    def pixel(i: int, j: int) -> Expr:
+        stored = lowering.evaluator.read(value, (image, line + i, column + j, channels))
+        return b.broadcast(b.convert(stored, dtype), b.lanes)
+
+    return [[pixel(i, j) for j in range(side)] for i in range(side)]
 
 
 def multiply_tile(

@@ -1,7 +1,8 @@
 """Translates loop IR to LLVM IR, one statement after the other; every decision was made by the kernel builders.
 
-Registers hold a bool as i1, memory as a byte. No fast-math flag is set but `nsz` on min and max, whose sign of zero is
-not specified. A loop is emitted with its test at the end, behind a guard where it might not run at all.
+Registers hold a bool as i1, memory as a byte; a bf16 is an i16, its bits, which are converted and not computed with. No
+fast-math flag is set but `nsz` on min and max, whose sign of zero is not specified. A loop is emitted with its test at
+the end, behind a guard where it might not run at all.
 """
 
 from __future__ import annotations
@@ -10,19 +11,39 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.ir as ll
+import numpy as np
 
 from gradloom.compiler.errors import VerificationError
 from gradloom.compiler.llvm.target import Target
 from gradloom.compiler.loops.grammar import Block, Buffer, Expr, For, If, Kernel, Store, VType
+from gradloom.compiler.types import BF16, F32
+from gradloom.compiler.types import I32 as WORD
 
 POINTER = ll.PointerType()
 VOID = ll.VoidType()
-I1, I8, I32, I64 = (ll.IntType(bits) for bits in (1, 8, 32, 64))
+I1, I8, I16, I32, I64 = (ll.IntType(bits) for bits in (1, 8, 16, 32, 64))
+
+
+class _BFloat(ll.Type):  # type: ignore[misc]
+    """LLVM's type of bf16, which its instructions want and llvmlite does not have."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+BFLOAT = _BFloat()
+
+QUIET_NAN = 0x7FC0
+"""The bits of bf16's positive NaN."""
+
+_ON_BITS = frozenset({"convert", "bitcast", "broadcast", "extract", "select"})
+"""The opcodes that bf16 may be an operand of."""
 
 VECTOR_ALIGNMENT = 64
 """Bytes to which scratch and stack buffers are aligned: the widest vector register."""
 
-_REGISTER = {"bool": I1, "u8": I8, "i32": I32, "i64": I64, "f32": ll.FloatType(), "f64": ll.DoubleType()}
+_REGISTER = {"bool": I1, "u8": I8, "i32": I32, "i64": I64}
+_REGISTER |= {"bf16": I16, "f32": ll.FloatType(), "f64": ll.DoubleType()}
 
 
 def new_module(name: str, target: Target) -> ll.Module:
@@ -163,6 +184,8 @@ class _Emitter:
             return self.value(expr)
         args = [self.value(arg) for arg in expr.args]
         kind = expr.args[0].dtype.kind if expr.args else expr.dtype.kind
+        if expr.op not in _ON_BITS and any(arg.dtype == BF16 for arg in expr.args):
+            raise VerificationError(f"{self.kernel.name}: Expected {expr.op!r} of converted values. Received: bf16")
         if instruction := _INSTRUCTIONS.get((expr.op, kind)):
             return getattr(self.b, instruction)(*args)
         if intrinsic := _INTRINSICS.get((expr.op, kind)):
@@ -195,6 +218,20 @@ class _Emitter:
             return self.b.fadd(self.b.fmul(x, y), z)
         return self.b.add(self.b.mul(x, y), z)
 
+    def dot2(self, expr: Expr, x: ll.Value, y: ll.Value, z: ll.Value) -> ll.Value:
+        """One instruction where the target has it for so many lanes, else a multiply-add for each half of the words."""
+        b, type = self.b, register(expr.type)
+        if self.target.multiplies_bf16 and expr.lanes in (4, 8, 16):
+            pairs = ll.VectorType(BFLOAT, 2 * expr.lanes)
+            name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * expr.lanes}"
+            function = declare(self.module, name, type, [type, pairs, pairs])
+            return b.call(function, [z, b.bitcast(x, pairs), b.bitcast(y, pairs)])
+        word = expr.args[0].type
+        for half, amount in ((b.shl, 16), (b.and_, -(1 << 16))):
+            left, right = (b.bitcast(half(words, literal(word, amount)), type) for words in (x, y))
+            z = self.fma(expr, left, right, z)
+        return z
+
     def divide(self, expr: Expr, x: ll.Value, y: ll.Value) -> ll.Value:
         """Integer quotient or remainder, defined for every divisor: 0 for zero, wrapped for the least number by -1."""
         if expr.dtype.is_float:
@@ -224,11 +261,16 @@ class _Emitter:
         return self.b.shl(x, amount) if expr.op == "shl" else self.b.lshr(x, amount)
 
     def convert(self, expr: Expr, x: ll.Value) -> ll.Value:
-        source, dtype, type = expr.args[0].dtype, expr.dtype, register(expr.type)
+        return self.converted(x, expr.args[0].type, expr.type)
+
+    def converted(self, x: ll.Value, given: VType, wanted: VType) -> ll.Value:
+        source, dtype, type = given.dtype, wanted.dtype, register(wanted)
         if source == dtype:
             return x
+        if BF16 in (source, dtype):
+            return self.by_bits(x, given, wanted)
         if dtype.kind == "bool":
-            return self.compare("!=", source.kind, x, literal(expr.args[0].type, 0))
+            return self.compare("!=", source.kind, x, literal(given, 0))
         if source.is_float and dtype.is_float:
             return (self.b.fpext if dtype.bits > source.bits else self.b.fptrunc)(x, type)
         if source.is_float:
@@ -238,6 +280,25 @@ class _Emitter:
         if dtype.bits < source.bits:
             return self.b.trunc(x, type)
         return (self.b.sext if source.kind == "int" else self.b.zext)(x, type)
+
+    def by_bits(self, x: ll.Value, given: VType, wanted: VType) -> ll.Value:
+        """From or to bf16, the upper half of an f32: rounded to nearest, ties to even, and NaNs to quiet ones.
+
+        The instruction that AVX-512 has for it takes denormals for zeros.
+        """
+        single, word = given.with_dtype(F32), given.with_dtype(WORD)
+        b, half = self.b, literal(word, 16)
+        if given.dtype == BF16:
+            wide = b.bitcast(b.shl(b.zext(x, register(word)), half), register(single))
+            return self.converted(wide, single, wanted)
+        x = self.converted(x, given, single)
+        bits = b.bitcast(x, register(word))
+        upper = b.lshr(bits, half)
+        # Half of the last place that stays, less one, and what makes the tie even.
+        upwards = b.add(b.and_(upper, literal(word, 1)), literal(word, 0x7FFF))
+        rounded = b.lshr(b.add(bits, upwards), half)
+        nan = b.or_(b.and_(upper, literal(word, 0x8000)), literal(word, QUIET_NAN))
+        return b.trunc(b.select(b.fcmp_unordered("uno", x, x), nan, rounded), register(wanted))
 
     def broadcast(self, expr: Expr, x: ll.Value) -> ll.Value:
         type = register(expr.type)
@@ -338,6 +399,8 @@ def _shaped(element: ll.Type, lanes: int) -> ll.Type:
 def literal(type: VType, value: float | int | bool) -> ll.Value:
     """A literal in every lane."""
     element = _REGISTER[type.dtype.name]
+    if type.dtype == BF16:
+        value = int(np.asarray(value, type.dtype.numpy).view(np.uint16))
     if type.lanes == 1:
         return ll.Constant(element, value)
     return _Splat(register(type), ll.Constant(element, value))
@@ -420,6 +483,7 @@ _EMITTERS: dict[str, Callable[..., Any]] = {
     "shl": _Emitter.shift,
     "shr": _Emitter.shift,
     "fma": _Emitter.fma,
+    "dot2": _Emitter.dot2,
     "convert": _Emitter.convert,
     "broadcast": _Emitter.broadcast,
     "reduce": _Emitter.reduce,

@@ -49,7 +49,8 @@ class Target:
     """What builders and LLVM need to know of a machine; equal targets get the same code.
 
     `lanes` is the number of f32 in a vector, `registers` the number of vector registers; `l1` (data), `l2` and `l3`
-    are bytes of cache, the last one shared by all cores.
+    are bytes of cache, the last one shared by all cores. `multiplies_bf16` says that an instruction adds products of
+    bf16.
     """
 
     level: str
@@ -62,6 +63,7 @@ class Target:
     l1: int
     l2: int
     l3: int
+    multiplies_bf16: bool
 
     def lanes_for(self, dtype: DType) -> int:
         """How many elements of `dtype` fill a vector register; a bool is taken as the byte it is in memory."""
@@ -120,7 +122,8 @@ def _target(level: Level, cpu: str, features: str) -> Target:
     l1, l2, l3 = _cache_sizes()
     lanes = level.vector_bytes // 4
     triple = llvm.get_process_triple()
-    return Target(level.name, triple, cpu, features, lanes, level.registers, level.has_fma, l1, l2, l3)
+    bf16 = "+avx512bf16" in features.split(",")
+    return Target(level.name, triple, cpu, features, lanes, level.registers, level.has_fma, l1, l2, l3, bf16)
 
 
 def _architecture() -> str:

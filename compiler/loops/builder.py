@@ -13,7 +13,7 @@ import numpy as np
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.grammar import Block, Buffer, Expr, For, If, Kernel, Store, VType
 from gradloom.compiler.loops.index import Index, LoopRange
-from gradloom.compiler.types import BOOL, F32, I64, DType
+from gradloom.compiler.types import BOOL, F32, I32, I64, DType
 
 Operand = Expr | int | float | bool
 Offset = Index | int
@@ -206,6 +206,11 @@ class Builder:
         args = self._match(x, y, z)
         return self._expr("fma", args[0].type, args)
 
+    def dot2(self, x: Expr, y: Expr, z: Expr) -> Expr:
+        """z plus the products of the two bf16 that the words x and y hold; a scalar is broadcast."""
+        first, second = self._match(x, y)
+        return self._expr("dot2", z.type, (self.broadcast(first, z.lanes), self.broadcast(second, z.lanes), z))
+
     def select(self, condition: Expr, x: Operand, y: Operand) -> Expr:
         first, second = self._match(x, y)
         lanes = max(condition.lanes, first.lanes)
@@ -217,6 +222,10 @@ class Builder:
 
     def bitcast(self, x: Expr, dtype: DType) -> Expr:
         return self._expr("bitcast", x.type.with_dtype(dtype), (x,))
+
+    def word(self, pair: Expr) -> Expr:
+        """Two lanes of bf16 as one word, the first in the lower half."""
+        return self._expr("bitcast", VType(I32), (pair,))
 
     def broadcast(self, x: Expr, lanes: int) -> Expr:
         if x.lanes == lanes:

@@ -11,6 +11,7 @@
 
 A kernel runs `blocks` independent blocks; each thread gets a range of them as [begin, end). Offsets count elements.
 `active` is the number of leading lanes that a memory access touches (None: all of them); the others of a load are 0.
+A bf16 is loaded, stored, moved and converted, but not computed with.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ OPCODES: dict[str, str] = {
     "neg": "-x", "abs": "|x|", "sqrt": "square root",
     "floor": "toward -inf", "ceil": "toward +inf", "round": "to nearest, ties to even",
     "fma": "x * y + z, rounded once where the target can, else twice",
+    "dot2": "x0 * y0 + x1 * y1 + z for f32 z and words x and y (i32) that hold two bf16, the first in the lower half; "
+    "where the target has an instruction for it, denormals count as 0",
     "and": "bits or bools", "or": "bits or bools", "xor": "bits or bools", "not": "of a bool",
     "shl": "x << y", "shr": "x >> y without sign",
     "eq": "x == y", "ne": "x != y (true for NaN)", "lt": "x < y", "le": "x <= y", "gt": "x > y", "ge": "x >= y",
     "select": "y where x else z",
-    "convert": "to the type's dtype: float to integer truncates and saturates, NaN gives 0; to bool is x != 0",
+    "convert": "to the type's dtype: float to integer truncates and saturates, NaN gives 0; to bool is x != 0; "
+    "to bf16 rounds to nearest, ties to even",
     "bitcast": "the same bits as another dtype",
     "broadcast": "a scalar in every lane", "iota": "0, 1, 2, …, in the lanes",
     "reduce": "all lanes combined by `attr` (add, mul, min, max, and, or) in a tree of halves",

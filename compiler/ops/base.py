@@ -15,7 +15,7 @@ from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
 from gradloom.compiler.loops.index import Index
-from gradloom.compiler.types import OPEN, DType, TensorType
+from gradloom.compiler.types import BF16, OPEN, DType, TensorType, as_dtype
 
 Position = tuple[Index, ...]
 
@@ -63,6 +63,7 @@ class Elementwise(Inline):
         dtypes = {operand.dtype for operand in operands}
         if len(dtypes) > 1:
             raise DTypeError(f"Expected operands of one dtype. Received: {', '.join(map(str, operands))}")
+        refuse_bf16(*operands)
         return TensorType(self.result_dtype(operands[0].dtype), broadcast_shapes(*(o.shape for o in operands)))
 
     def result_dtype(self, dtype: DType) -> DType:
@@ -95,6 +96,7 @@ class Reduction(TensorOp):
 
     def infer(self, *operands: TensorType) -> TensorType:
         (operand,) = operands
+        refuse_bf16(operand)
         if OPEN in operand.shape:
             raise ShapeError(f"Expected a tensor of known shape (a data set is read by rows). Received: {operand}")
         if list(self.axes) != sorted(set(self.axes)) or any(not 0 <= axis < operand.rank for axis in self.axes):
@@ -115,7 +117,10 @@ class Reduction(TensorOp):
 
 
 class Contraction(TensorOp):
-    """Sums products over contracted dimensions: a kernel of its own, into which others are fused."""
+    """Sums products over contracted dimensions: a kernel of its own, into which others are fused.
+
+    Sums of products of bf16 are f32, and so are the cotangents of its operands.
+    """
 
     arity: ClassVar[int | None] = 2
 
@@ -128,6 +133,17 @@ class Scatter(TensorOp):
     """Adds rows into a tensor of zeros at positions known at run time."""
 
     arity: ClassVar[int | None] = 2
+
+
+def refuse_bf16(*operands: TensorType) -> None:
+    """Refuse operands of bf16 where there is arithmetic: only contractions read them, and multiply them as f32."""
+    if any(operand.dtype == BF16 for operand in operands):
+        raise DTypeError(f"Expected operands converted to f32. Received: {', '.join(map(str, operands))}")
+
+
+def for_arithmetic(*operands: np.ndarray) -> list[np.ndarray]:
+    """Arrays in the dtype in which they are computed with: f32 for bf16."""
+    return [operand.astype(as_dtype(operand.dtype).arithmetic.numpy, copy=False) for operand in operands]
 
 
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:

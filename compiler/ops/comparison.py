@@ -12,7 +12,7 @@ from gradloom.compiler.errors import DTypeError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
-from gradloom.compiler.ops.base import Elementwise, broadcast_shapes
+from gradloom.compiler.ops.base import Elementwise, broadcast_shapes, refuse_bf16
 from gradloom.compiler.types import BOOL, DType, TensorType
 
 
@@ -168,6 +168,7 @@ class Select(Elementwise):
         condition, x, y = operands
         if condition.dtype != BOOL or x.dtype != y.dtype:
             raise DTypeError(f"Expected a bool and two operands of one dtype. Received: {condition}, {x}, {y}")
+        refuse_bf16(x)
         return TensorType(x.dtype, broadcast_shapes(condition.shape, x.shape, y.shape))
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:

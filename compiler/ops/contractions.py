@@ -10,7 +10,8 @@ import numpy as np
 
 from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Value
-from gradloom.compiler.ops.base import Contraction, broadcast_shapes
+from gradloom.compiler.ops.base import Contraction, broadcast_shapes, for_arithmetic
+from gradloom.compiler.ops.elementwise import stored_as
 from gradloom.compiler.types import TensorType
 
 
@@ -36,7 +37,7 @@ class Matmul(Contraction):
         (m, k), (k_b, n) = self.matrix_a(a), self.matrix_b(b)
         if k != k_b or min(m, k, n) < 0:
             raise ShapeError(f"Expected equal inner sizes. Received: {a} and {b} with inner sizes {k} and {k_b}")
-        return TensorType(a.dtype, (*batch, m, n))
+        return TensorType(a.dtype.arithmetic, (*batch, m, n))
 
     def matrix_a(self, a: TensorType) -> tuple[int, int]:
         """Sizes (M, K) of the first operand."""
@@ -47,7 +48,7 @@ class Matmul(Contraction):
         return (b.shape[-1], b.shape[-2]) if self.transpose_b else (b.shape[-2], b.shape[-1])
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
-        a, b = operands
+        a, b = for_arithmetic(*operands)
         with np.errstate(all="ignore"):
             return np.asarray(
                 np.matmul(
@@ -58,6 +59,7 @@ class Matmul(Contraction):
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         # With C = A·B: dA = dC·Bᵀ and dB = Aᵀ·dC, each transposed as a whole where its operand is stored transposed.
         apply, (a, b) = node.graph.apply, node.inputs
+        cotangent = stored_as(a.dtype, cotangent)
         if self.transpose_a:
             by_a = apply(Matmul(self.transpose_b, True), b, cotangent)
         else:

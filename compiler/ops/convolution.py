@@ -15,7 +15,8 @@ import numpy as np
 
 from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Value
-from gradloom.compiler.ops.base import Windowed
+from gradloom.compiler.ops.base import Windowed, for_arithmetic
+from gradloom.compiler.ops.elementwise import stored_as
 from gradloom.compiler.ops.windows import (
     Padding,
     Pair,
@@ -117,10 +118,10 @@ class Conv2D(Convolution):
                 f"{kernel.shape[2]}·{self.groups} channels"
             )
         height, width = self.result_size(height_and_width(x), kernel_size(kernel))
-        return TensorType(x.dtype, (x.shape[0], height, width, kernel.shape[3]))
+        return TensorType(x.dtype.arithmetic, (x.shape[0], height, width, kernel.shape[3]))
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
-        x, kernel = operands
+        x, kernel = for_arithmetic(*operands)
         window = kernel.shape[0], kernel.shape[1]
         height, width = self.result_size((x.shape[1], x.shape[2]), window)
         result = np.zeros((x.shape[0], height, width, kernel.shape[3]), x.dtype)
@@ -133,6 +134,7 @@ class Conv2D(Convolution):
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         x, kernel = node.inputs
+        cotangent = stored_as(x.dtype, cotangent)
         attributes = self.strides, self.padding, self.dilation, self.groups
         by_x = node.graph.apply(Conv2DInputGrad(height_and_width(x.type), *attributes), cotangent, kernel)
         by_kernel = node.graph.apply(Conv2DKernelGrad(kernel_size(kernel.type), *attributes), x, cotangent)
@@ -157,10 +159,11 @@ class Conv2DInputGrad(Convolution):
         one_float_dtype(*operands)
         cotangent, kernel = images(operands[0]), self.kernel(operands[1])
         self.check_result(cotangent, self.shape, kernel)
-        return TensorType(cotangent.dtype, (cotangent.shape[0], *self.shape, kernel.shape[2] * self.groups))
+        dtype = cotangent.dtype.arithmetic
+        return TensorType(dtype, (cotangent.shape[0], *self.shape, kernel.shape[2] * self.groups))
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
-        cotangent, kernel = operands
+        cotangent, kernel = for_arithmetic(*operands)
         batch, height, width, _ = cotangent.shape
         channels = kernel.shape[2] * self.groups
         result = self.padded(np.zeros((batch, *self.shape, channels), cotangent.dtype))
@@ -174,6 +177,7 @@ class Conv2DInputGrad(Convolution):
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         result, kernel = node.inputs
+        cotangent = stored_as(kernel.dtype, cotangent)
         attributes = self.strides, self.padding, self.dilation, self.groups
         by_result = node.graph.apply(Conv2D(*attributes), cotangent, kernel)
         by_kernel = node.graph.apply(Conv2DKernelGrad(kernel_size(kernel.type), *attributes), cotangent, result)
@@ -203,14 +207,14 @@ class Conv2DKernelGrad(Convolution):
                 f"Received: groups={self.groups}"
             )
         shape = (*self.shape, x.shape[3] // self.groups, cotangent.shape[3])
-        kernel = self.kernel(TensorType(x.dtype, shape))
+        kernel = self.kernel(TensorType(x.dtype.arithmetic, shape))
         self.check_result(cotangent, height_and_width(x), kernel)
         if x.shape[0] != cotangent.shape[0]:
             raise ShapeError(f"Expected as many images as cotangents. Received: {x}, {cotangent}")
         return kernel
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
-        x, cotangent = operands
+        x, cotangent = for_arithmetic(*operands)
         channels, filters = x.shape[3] // self.groups, cotangent.shape[3]
         result = np.zeros((*self.shape, channels, filters), x.dtype)
         padded, by_group = self.padded(x), self.by_group(cotangent)
@@ -222,6 +226,7 @@ class Conv2DKernelGrad(Convolution):
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         x, result = node.inputs
+        cotangent = stored_as(x.dtype, cotangent)
         attributes = self.strides, self.padding, self.dilation, self.groups
         by_x = node.graph.apply(Conv2DInputGrad(height_and_width(x.type), *attributes), result, cotangent)
         by_result = node.graph.apply(Conv2D(*attributes), x, cotangent)

@@ -14,8 +14,8 @@ from gradloom.compiler.ir import Value
 from gradloom.compiler.loops import math
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
-from gradloom.compiler.ops.base import Elementwise
-from gradloom.compiler.types import BOOL, DType
+from gradloom.compiler.ops.base import Elementwise, broadcast_shapes, for_arithmetic
+from gradloom.compiler.types import BF16, BOOL, F32, DType, TensorType
 
 
 class Numeric(Elementwise):
@@ -286,20 +286,24 @@ class Erf(Floating):
 class Convert(Elementwise):
     """To another dtype: `%3: f32[8] = convert %2 {dtype=f32}`.
 
-    Floats become integers by truncation, saturated, NaN as 0; integers wrap; anything but 0 is true.
+    Floats become integers by truncation, saturated, NaN as 0; integers wrap; anything but 0 is true. From and to bf16
+    goes the way over f32, to bf16 rounded to nearest, ties to even; of a NaN only the sign is left.
     """
 
     name: ClassVar[str] = "convert"
     dtype: DType
 
-    def result_dtype(self, dtype: DType) -> DType:
-        return self.dtype
+    def infer(self, *operands: TensorType) -> TensorType:
+        return TensorType(self.dtype, broadcast_shapes(operands[0].shape))
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
         return b.convert(operands[0], self.dtype)
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
-        (x,) = operands
+        (x,) = for_arithmetic(*operands)
+        if self.dtype == BF16:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return x.astype(np.float32).astype(self.dtype.numpy)
         if not (x.dtype.kind == "f" and self.dtype.is_integer):
             with np.errstate(over="ignore"):
                 return x.astype(self.dtype.numpy)
@@ -315,4 +319,20 @@ class Convert(Elementwise):
         (x,) = node.inputs
         if not (x.dtype.is_float and self.dtype.is_float):
             return (None,)
-        return (node.graph.apply(Convert(x.dtype), cotangent),)
+        # Cotangents of bf16 are f32.
+        dtype = x.dtype.arithmetic
+        return (cotangent if cotangent.dtype == dtype else node.graph.apply(Convert(dtype), cotangent),)
+
+
+def stored_as(dtype: DType, value: Value) -> Value:
+    """The value in the dtype in which a contraction's operands are stored: rounded, if that is bf16."""
+    return value if value.dtype == dtype else value.graph.apply(Convert(dtype), value)
+
+
+def before_rounding(value: Value) -> Value:
+    """A value to compute with: for one of bf16 that which was rounded to it, or else the same in f32."""
+    if value.dtype != BF16:
+        return value
+    if isinstance(value.op, Convert) and value.inputs[0].dtype == F32:
+        return value.inputs[0]
+    return value.graph.apply(Convert(F32), value)

@@ -147,7 +147,7 @@ def negative(x: TensorLike) -> Value:
 
 def absolute(x: TensorLike) -> Value:
     """|x|."""
-    value = as_value(x, function="absolute")
+    (value,) = promoted(x, function="absolute")
     return value if value.dtype == BOOL else _apply(Absolute(), value)
 
 
@@ -193,7 +193,7 @@ def clip(x: TensorLike, x_min: TensorLike, x_max: TensorLike) -> Value:
 
 
 def _rounded(op: Op, x: TensorLike, function: str) -> Value:
-    value = as_value(x, function=function)
+    (value,) = promoted(x, function=function)
     return _apply(op, value) if value.dtype.is_float else value
 
 
@@ -363,7 +363,7 @@ def where(condition: TensorLike, x1: TensorLike, x2: TensorLike) -> Value:
 
 def isnan(x: TensorLike) -> Value:
     """Whether x is NaN."""
-    value = as_value(x, function="isnan")
+    (value,) = promoted(x, function="isnan")
     return _apply(NotEqual(), value, value)
 
 

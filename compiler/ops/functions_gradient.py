@@ -9,7 +9,7 @@ from typing import Any
 from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.ops.markers import CustomGradient, StopGradient
-from gradloom.compiler.ops.operands import TensorLike, as_value, broadcast, graph_of
+from gradloom.compiler.ops.operands import TensorLike, as_value, broadcast, convert, graph_of
 
 
 def stop_gradient(variable: TensorLike) -> Value:
@@ -52,6 +52,7 @@ def custom_gradient(f: Callable[..., tuple[Any, Callable[..., Any]]]) -> Callabl
 def _cotangent(returned: Any, operand: Value) -> Value:
     """What `grad_fn` returned for an argument, as a value of its shape; a scalar stands for all elements."""
     cotangent = as_value(returned, operand)
+    cotangent = convert(cotangent, cotangent.dtype.arithmetic)
     if cotangent.shape not in (operand.shape, ()):
         raise ShapeError(
             f"custom_gradient: expected a cotangent of its argument's shape {operand.shape}. "
@@ -66,7 +67,7 @@ def _mark(values: Sequence[Value], place: int, operands: Sequence[Value], grad_f
 
     def rule(cotangent: Value) -> Sequence[Value | None]:
         upstream = [
-            cotangent if at == place else broadcast(graph.constant(0, value.dtype), value.shape)
+            cotangent if at == place else broadcast(graph.constant(0, value.dtype.arithmetic), value.shape)
             for at, value in enumerate(values)
         ]
         returned = grad_fn(*upstream)

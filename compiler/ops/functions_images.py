@@ -27,10 +27,14 @@ from gradloom.compiler.ops.operands import (
     as_value,
     canonical_axes,
     canonical_axis,
+    convert,
+    factors,
     floats,
+    promoted,
 )
 from gradloom.compiler.ops.pooling import MaxPool, SumPool
 from gradloom.compiler.ops.windows import Padding, Pair, check_attributes, images, same_padding
+from gradloom.compiler.types import F32
 
 Steps: TypeAlias = int | Sequence[int]
 PaddingLike: TypeAlias = str | Sequence[Sequence[int]]
@@ -53,7 +57,7 @@ def conv(
 
     As many groups as the kernel's channels go into those of the images. Raises `ShapeError` for what does not fit.
     """
-    x, weights = floats(inputs, kernel, function="conv")
+    x, weights = _factors(inputs, kernel, "conv")
     _check_format(data_format, "conv")
     groups, rest = divmod(x.shape[-1], max(weights.shape[2], 1)) if x.ndim == weights.ndim == 4 else (1, 0)
     if rest or groups < 1:
@@ -76,7 +80,7 @@ def depthwise_conv(
 
     The result has channels · multiplier channels, those that belong to one channel side by side.
     """
-    x, weights = floats(inputs, kernel, function="depthwise_conv")
+    x, weights = _factors(inputs, kernel, "depthwise_conv")
     _check_format(data_format, "depthwise_conv")
     if x.ndim != 4 or weights.ndim != 4 or weights.shape[2] != x.shape[3]:
         raise ShapeError(
@@ -86,6 +90,13 @@ def depthwise_conv(
     height, width, channels, multiplier = weights.shape
     by_channel = reshape(weights, (height, width, 1, channels * multiplier))
     return _convolve(x, by_channel, strides, padding, dilation_rate, channels, "depthwise_conv")
+
+
+def _factors(inputs: TensorLike, kernel: TensorLike, function: str) -> list[Value]:
+    """Images and kernel in one float dtype: f32 for integers and bools."""
+    return [
+        value if value.dtype.is_float else convert(value, F32) for value in factors(inputs, kernel, function=function)
+    ]
 
 
 def _convolve(
@@ -105,7 +116,7 @@ def max_pool(
     data_format: str | None = None,
 ) -> Value:
     """The maximum of each window; windows lie side by side unless `strides` says otherwise. Padding never wins."""
-    x = as_value(inputs, function="max_pool")
+    (x,) = promoted(inputs, function="max_pool")
     window, steps, around = _pooling(x, pool_size, strides, padding, data_format, "max_pool")
     return x.graph.apply(MaxPool(window, steps, around), x)
 

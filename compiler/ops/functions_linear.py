@@ -11,7 +11,7 @@ from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.functions_elementwise import multiply
 from gradloom.compiler.ops.functions_reduction import sum as sum_
 from gradloom.compiler.ops.functions_shape import expand_dims, ravel, reshape, transpose
-from gradloom.compiler.ops.operands import TensorLike, canonical_axis, numbers
+from gradloom.compiler.ops.operands import TensorLike, canonical_axis, factors, numbers
 
 
 def matmul(x1: TensorLike, x2: TensorLike) -> Value:
@@ -19,7 +19,7 @@ def matmul(x1: TensorLike, x2: TensorLike) -> Value:
 
     A vector as x1 is a row, as x2 a column; that axis vanishes from the result.
     """
-    a, b = numbers(x1, x2, function="matmul")
+    a, b = factors(x1, x2, function="matmul")
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul: expected operands of rank 1 at least. Received: {a.type}, {b.type}")
     row, column = a.ndim == 1, b.ndim == 1
@@ -52,7 +52,7 @@ def _product(a: Value, b: Value) -> Value:
 
 def dot(x1: TensorLike, x2: TensorLike) -> Value:
     """The sum of products over x1's last and x2's last but one axis (a vector's only one); a scalar multiplies."""
-    a, b = numbers(x1, x2, function="dot")
+    a, b = factors(x1, x2, function="dot")
     if a.ndim == 0 or b.ndim == 0:
         return multiply(a, b)
     return tensordot(a, b, ([a.ndim - 1], [max(b.ndim - 2, 0)]))
@@ -60,7 +60,7 @@ def dot(x1: TensorLike, x2: TensorLike) -> Value:
 
 def tensordot(x1: TensorLike, x2: TensorLike, axes: int | Sequence[int | Sequence[int]] = 2) -> Value:
     """The sum of products over pairs of axes: x1's last `axes` with x2's first, or the listed ones."""
-    a, b = numbers(x1, x2, function="tensordot")
+    a, b = factors(x1, x2, function="tensordot")
     if isinstance(axes, int):
         if not 0 <= axes <= min(a.ndim, b.ndim):
             raise ShapeError(f"tensordot: expected axes up to {min(a.ndim, b.ndim)}. Received: axes={axes}")
@@ -91,7 +91,7 @@ def einsum(subscripts: str, *operands: TensorLike) -> Value:
 
     Letters only, each once per operand (no "..." and no diagonals). Several operands are contracted from left to right.
     """
-    values = numbers(*operands, function="einsum")
+    values = factors(*operands, function="einsum")
     left, arrow, result = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
     if not arrow:
@@ -123,6 +123,7 @@ def _contract_pair(term_a: str, a: Value, term_b: str, b: Value, later: set[str]
     """Contract two operands over the letters that both have and nothing later needs."""
     term_a, a = _sum_private(term_a, a, later | set(term_b))
     term_b, b = _sum_private(term_b, b, later | set(term_a))
+    a, b = factors(a, b, function="einsum")
     shared = [letter for letter in term_a if letter in term_b]
     batch = [letter for letter in shared if letter in later]
     inner = [letter for letter in shared if letter not in later]

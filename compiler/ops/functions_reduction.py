@@ -22,7 +22,7 @@ from gradloom.compiler.ops.functions_elementwise import (
 from gradloom.compiler.ops.functions_shape import ravel, reshape
 from gradloom.compiler.ops.markers import StopGradient
 from gradloom.compiler.ops.movement import Iota
-from gradloom.compiler.ops.operands import Axis, TensorLike, as_value, bools, canonical_axes, convert, floats
+from gradloom.compiler.ops.operands import Axis, TensorLike, bools, canonical_axes, convert, floats, promoted
 from gradloom.compiler.ops.reductions import Max, Min, Prod, Sum
 from gradloom.compiler.types import BOOL, I32, U8
 
@@ -47,7 +47,7 @@ def _count(value: Value, axis: Axis, function: str) -> int:
 
 def _summable(x: TensorLike, function: str) -> Value:
     """x in a dtype that holds sums: bools and u8 as i32."""
-    value = as_value(x, function=function)
+    (value,) = promoted(x, function=function)
     return convert(value, I32) if value.dtype in (BOOL, U8) else value
 
 
@@ -80,7 +80,7 @@ def std(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Value:
 
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False, initial: float | None = None) -> Value:
     """The largest element along axes (and `initial`); NaN if there is one."""
-    value = as_value(x, function="max")
+    (value,) = promoted(x, function="max")
     _some(value, axis, initial, "max")
     result = _reduce(Max, value, axis, keepdims)
     return result if initial is None else where(result < initial, initial, result)
@@ -88,7 +88,7 @@ def max(x: TensorLike, axis: Axis = None, keepdims: bool = False, initial: float
 
 def min(x: TensorLike, axis: Axis = None, keepdims: bool = False, initial: float | None = None) -> Value:
     """The smallest element along axes (and `initial`); NaN if there is one."""
-    value = as_value(x, function="min")
+    (value,) = promoted(x, function="min")
     _some(value, axis, initial, "min")
     result = _reduce(Min, value, axis, keepdims)
     return result if initial is None else where(result > initial, initial, result)
@@ -143,7 +143,7 @@ def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Va
 
 
 def _position(x: TensorLike, axis: int | None, keepdims: bool, op: type[Max | Min], function: str) -> Value:
-    whole = as_value(x, function=function)
+    (whole,) = promoted(x, function=function)
     value = ravel(whole) if axis is None else whole
     (at,) = canonical_axes(0 if axis is None else axis, value.ndim, function)
     _some(value, at, None, function)

@@ -13,7 +13,7 @@ from gradloom.compiler.ir import Value
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
 from gradloom.compiler.loops.index import Index
-from gradloom.compiler.ops.base import Inline, Position, Reader, Scatter
+from gradloom.compiler.ops.base import Inline, Position, Reader, Scatter, refuse_bf16
 from gradloom.compiler.types import I64, OPEN, TensorType
 
 
@@ -82,6 +82,7 @@ class ScatterAdd(Scatter):
     def infer(self, *operands: TensorType) -> TensorType:
         updates, indices = operands
         _check_indices(indices)
+        refuse_bf16(updates)
         if not updates.dtype.is_float and not updates.dtype.is_integer:
             raise DTypeError(f"Expected updates that can be added. Received: {updates}")
         if updates.shape[: indices.rank] != indices.shape:

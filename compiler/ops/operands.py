@@ -100,16 +100,27 @@ def as_values(*operands: TensorLike, function: str = "this function", graph: Gra
     strong = [as_value(x, None, function, graph) for x in operands if not is_weak(x)]
     # Among numbers alone, each takes the dtype that the widest of them has by itself.
     weak = [_number(x, None)[1] for x in operands if is_weak(x)]  # type: ignore[arg-type]
-    like = promote(*(value.dtype for value in strong)) if strong else promote(*weak)
+    like = promote(*(value.dtype for value in strong)).arithmetic if strong else promote(*weak)
     known = iter(strong)
     return [graph.constant(*_number(x, like)) if is_weak(x) else next(known) for x in operands]  # type: ignore[arg-type]
 
 
-def promoted(*operands: TensorLike, function: str = "this function", graph: Graph | None = None) -> list[Value]:
-    """Return the operands as values of one dtype, the highest of theirs."""
+def _alike(*operands: TensorLike, function: str, graph: Graph | None = None) -> list[Value]:
+    """The operands as values of one dtype, the highest of theirs."""
     values = as_values(*operands, function=function, graph=graph)
     dtype = promote(*(value.dtype for value in values))
     return [convert(value, dtype) for value in values]
+
+
+def promoted(*operands: TensorLike, function: str = "this function", graph: Graph | None = None) -> list[Value]:
+    """Return the operands as values of one dtype in which there is arithmetic: the highest of theirs, f32 for bf16."""
+    return [convert(value, value.dtype.arithmetic) for value in _alike(*operands, function=function, graph=graph)]
+
+
+def factors(*operands: TensorLike, function: str = "this function") -> list[Value]:
+    """Return the operands of a contraction as values of one dtype of numbers: bf16 stays bf16, bools become i32."""
+    values = _alike(*operands, function=function)
+    return [convert(value, I32) for value in values] if values[0].dtype == BOOL else values
 
 
 def floats(*operands: TensorLike, function: str = "this function") -> list[Value]:

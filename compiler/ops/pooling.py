@@ -17,7 +17,7 @@ from gradloom.compiler.ir import Value
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
 from gradloom.compiler.loops.index import Index
-from gradloom.compiler.ops.base import Inline, Position, Reader
+from gradloom.compiler.ops.base import Inline, Position, Reader, refuse_bf16
 from gradloom.compiler.ops.movement import clamped
 from gradloom.compiler.ops.windows import (
     Padding,
@@ -49,6 +49,7 @@ class Pooling(Inline):
         check_attributes(self.strides, self.padding)
         if operand.dtype == BOOL:
             raise DTypeError(f"Expected numbers. Received: {operand}")
+        refuse_bf16(operand)
         if any(max(self.padding[axis]) >= self.window[axis] or size[axis] < 1 for axis in range(2)):
             raise ShapeError(
                 "Expected less padding than the window on each side, and images of at least one pixel, so that no "

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from gradloom.compiler.errors import ShapeError
-from gradloom.compiler.ops.base import Contraction, Windowed
+from gradloom.compiler.ops.base import Contraction, Windowed, for_arithmetic
 from gradloom.compiler.ops.windows import Padding, count_windows, height_and_width, images, one_float_dtype
 from gradloom.compiler.types import OPEN, TensorType
 
@@ -110,24 +110,27 @@ class WinogradKernel(Contraction):
         if kernel.rank != 4 or OPEN in kernel.shape or kernel.shape[:2] != (TAPS, TAPS) or not kernel.dtype.is_float:
             raise ShapeError(f"Expected a kernel [3, 3, channels, filters] of floats. Received: {kernel}")
         side = self.tile + TAPS - 1
-        return TensorType(kernel.dtype, (side, side, *kernel.shape[2:]))
+        return TensorType(kernel.dtype.arithmetic, (side, side, *kernel.shape[2:]))
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
-        (kernel,), matrix = operands, transforms(self.tile).kernel
+        (kernel,), matrix = for_arithmetic(*operands), transforms(self.tile).kernel
         return _apply(matrix, _apply(matrix, kernel, 0), 1)
 
 
 @dataclass(frozen=True)
 class WinogradConv2D(Windowed):
-    """conv2d of stride 1 with a transformed kernel: `%5: f32[8,16,16,64] = winograd_conv2d %2 %4 {tile=4}`."""
+    """conv2d of stride 1 with a transformed kernel: `%5: f32[8,16,16,64] = winograd_conv2d %2 %4 {tile=4}`.
+
+    Images may be bf16: the kernel is f32 then, since transforms of rounded numbers would be rounded once more.
+    """
 
     name: ClassVar[str] = "winograd_conv2d"
     tile: int
     padding: Padding = ((0, 0), (0, 0))
 
     def infer(self, *operands: TensorType) -> TensorType:
-        one_float_dtype(*operands)
         x, kernel = images(operands[0]), operands[1]
+        one_float_dtype(x, kernel)
         check_tile(self.tile)
         side = self.tile + TAPS - 1
         if kernel.rank != 4 or kernel.shape[:3] != (side, side, x.shape[3]):
@@ -135,10 +138,10 @@ class WinogradConv2D(Windowed):
                 f"Expected a transformed kernel [{side}, {side}, {x.shape[3]}, filters]. Received: {kernel}"
             )
         height, width = count_windows(height_and_width(x), (TAPS, TAPS), (1, 1), self.padding)
-        return TensorType(x.dtype, (x.shape[0], height, width, kernel.shape[3]))
+        return TensorType(x.dtype.arithmetic, (x.shape[0], height, width, kernel.shape[3]))
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
-        (x, kernel), matrices, m = operands, transforms(self.tile), self.tile
+        (x, kernel), matrices, m = for_arithmetic(*operands), transforms(self.tile), self.tile
         size = count_windows((x.shape[1], x.shape[2]), (TAPS, TAPS), (1, 1), self.padding)
         down, across = (-(-count // m) for count in size)
         spare = [(0, tiles * m - count) for tiles, count in zip((down, across), size, strict=True)]
@@ -174,10 +177,10 @@ class WinogradConv2DKernelGrad(Windowed):
                 f"Expected a cotangent [{x.shape[0]}, {expected[0]}, {expected[1]}, filters] with height and width "
                 f"divisible by tile={self.tile}. Received: {cotangent}"
             )
-        return TensorType(x.dtype, (TAPS, TAPS, x.shape[3], cotangent.shape[3]))
+        return TensorType(x.dtype.arithmetic, (TAPS, TAPS, x.shape[3], cotangent.shape[3]))
 
     def reference(self, *operands: np.ndarray) -> np.ndarray:
-        (x, cotangent), matrices, m = operands, transforms(self.tile), self.tile
+        (x, cotangent), matrices, m = for_arithmetic(*operands), transforms(self.tile), self.tile
         down, across = cotangent.shape[1] // m, cotangent.shape[2] // m
         tiles = _tiles(np.pad(x, ((0, 0), *self.padding, (0, 0))), m, down, across)
         results = np.stack([np.stack([cotangent[:, i::m, j::m] for j in range(m)]) for i in range(m)])

@@ -2,7 +2,8 @@
 
 Costs are counted in multiply-adds; memory traffic in those that all cores do meanwhile. F(2x2) is no less exact than
 the definition and may stand in anywhere; F(4x4) is less exact (some 1e-5 of a result's RMS) and stands in only for
-inference, where kernels are transformed once per set of weights.
+inference, where kernels are transformed once per set of weights. Kernels that are rounded to bf16 are transformed as
+they were before, and stay f32.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from gradloom.compiler.choices import DEFINITION, NO_CHOICES, Choices
 from gradloom.compiler.ir import Graph, Value
 from gradloom.compiler.ops.convolution import Conv2D, Conv2DInputGrad, Conv2DKernelGrad, Convolution
+from gradloom.compiler.ops.elementwise import before_rounding, stored_as
 from gradloom.compiler.ops.movement import Reverse, Transpose
 from gradloom.compiler.ops.winograd import TAPS, TILES, WinogradConv2D, WinogradConv2DKernelGrad, WinogradKernel
 from gradloom.compiler.passes import convolution_rules
@@ -69,7 +71,8 @@ def algorithm_rules(graph: Graph, choices: Choices) -> tuple[Rule, ...]:
         assert isinstance(op, Conv2D)
         if (tile := tile_for(value)) is None:
             return None
-        return draft.apply(WinogradConv2D(tile, op.padding), x, draft.apply(WinogradKernel(tile), kernel))
+        transformed = draft.apply(WinogradKernel(tile), before_rounding(kernel))
+        return draft.apply(WinogradConv2D(tile, op.padding), x, stored_as(x.dtype, transformed))
 
     @rule_on(Conv2DInputGrad)
     def winograd_input_grad(draft: Draft, value: Value) -> Value | None:
@@ -78,11 +81,12 @@ def algorithm_rules(graph: Graph, choices: Choices) -> tuple[Rule, ...]:
         assert isinstance(op, Conv2DInputGrad)
         if (tile := tile_for(value)) is None:
             return None
-        turned = draft.apply(Transpose((0, 1, 3, 2)), draft.apply(Reverse((0, 1)), kernel))
+        turned = draft.apply(Transpose((0, 1, 3, 2)), draft.apply(Reverse((0, 1)), before_rounding(kernel)))
         (top, bottom), (left, right) = op.padding
         reach = TAPS - 1
         padding = ((reach - top, reach - bottom), (reach - left, reach - right))
-        return draft.apply(WinogradConv2D(tile, padding), dy, draft.apply(WinogradKernel(tile), turned))
+        transformed = draft.apply(WinogradKernel(tile), turned)
+        return draft.apply(WinogradConv2D(tile, padding), dy, stored_as(dy.dtype, transformed))
 
     @rule_on(Conv2DKernelGrad)
     def winograd_kernel_grad(draft: Draft, value: Value) -> Value | None:
@@ -149,11 +153,11 @@ def _winograd_cost(value: Value, tile: int, fixed: bool) -> float:
     tiles = images * math.ceil(height / tile) * math.ceil(width / tile)
     products = tiles * pairs
     transforms = TRANSFORM * (tiles * sum(kernel.shape[2:]) + (0 if fixed else pairs))
-    traffic = pairs * result.dtype.itemsize * (1 if fixed else 3)
+    traffic = pairs * value.inputs[1].dtype.itemsize * (1 if fixed else 3)
     return side**2 * (products + transforms + STREAM * traffic)
 
 
 def _direct_cost(value: Value) -> float:
     result, kernel = _result_and_kernel(value)
     images, height, width, _ = result.shape
-    return TAPS**2 * math.prod(kernel.shape[2:]) * (images * height * width + STREAM * result.dtype.itemsize)
+    return TAPS**2 * math.prod(kernel.shape[2:]) * (images * height * width + STREAM * value.inputs[1].dtype.itemsize)

@@ -19,7 +19,7 @@ from gradloom.compiler.ops.movement import BroadcastTo, Reshape
 from gradloom.compiler.ops.reductions import Max, Sum
 from gradloom.compiler.passes.fold import is_literal, literal
 from gradloom.compiler.passes.rewrite import Draft, Rule, rule_on
-from gradloom.compiler.types import BOOL, F32, F64, I32, I64, U8, DType
+from gradloom.compiler.types import BF16, BOOL, F32, F64, I32, I64, U8, DType
 
 
 def spread(graph: Draft, operand: Value, result: Value) -> Value:
@@ -224,10 +224,11 @@ def _is_below_zero(value: Value, axes: tuple[int, ...]) -> bool:
 
 
 LOSSLESS: dict[DType, tuple[DType, ...]] = {
-    BOOL: (BOOL, U8, I32, I64, F32, F64),
-    U8: (U8, I32, I64, F32, F64),
+    BOOL: (BOOL, U8, I32, I64, BF16, F32, F64),
+    U8: (U8, I32, I64, BF16, F32, F64),
     I32: (I32, I64, F64),
     I64: (I64,),
+    BF16: (BF16, F32, F64),
     F32: (F32, F64),
     F64: (F64,),
 }

@@ -17,6 +17,7 @@ from typing import TypeVar
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.ops.base import Contraction, Elementwise, Inline, Movement, Reduction, Scatter, Windowed
 from gradloom.compiler.ops.movement import BroadcastTo, Reshape
+from gradloom.compiler.types import BF16
 
 PROLOGUE_COST = 8
 """Instructions per element up to which a node is computed anew by each of its readers."""
@@ -141,6 +142,10 @@ class _Fusion:
         assert isinstance(value.op, Inline)
         drafts = self._drafts_read(value)
         cost = value.op.cost + sum(self._cost(operand) for operand in value.inputs)
+        if value not in self.wanted and all(operand.dtype == BF16 for operand in value.inputs):
+            # Readers take bf16 out of memory and widen it themselves.
+            self.prologue_cost[value] = cost
+            return
         if not drafts and value not in self.wanted and cost <= PROLOGUE_COST:
             self.prologue_cost[value] = cost
             return

@@ -20,7 +20,7 @@ from gradloom.compiler.ir import Graph, Op, Value, origin_scope
 from gradloom.compiler.ops.arithmetic import Add, Divide, Multiply, Subtract
 from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.convolution import Conv2D
-from gradloom.compiler.ops.elementwise import Negative
+from gradloom.compiler.ops.elementwise import Negative, before_rounding, stored_as
 from gradloom.compiler.ops.movement import Reshape
 from gradloom.compiler.passes.fixed import changes_inputs, fixed_values
 
@@ -131,7 +131,8 @@ class _Folding:
             scale = columns.scale
             if scale.ndim and isinstance(op, Matmul) and op.transpose_b:
                 scale = apply(Reshape((*scale.shape, 1)), scale)
-            weights = apply(Multiply(), weights, scale)
+            # Stored in bf16, weights are scaled before they are rounded.
+            weights = stored_as(weights.dtype, apply(Multiply(), before_rounding(weights), scale))
         result = apply(op, columns.x, weights, provenance=self.graph.provenance[columns.contraction])
         if columns.shift is not None:
             result = apply(Add(), result, columns.shift)

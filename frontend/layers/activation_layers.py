@@ -12,6 +12,8 @@ from gradloom.layers.layer import Layer, LayerOptions
 class Activation(Layer):
     """Applies the activation of a name, or a function of a symbolic tensor."""
 
+    autocast = False
+
     def __init__(self, activation: str | ActivationFunction | None, **options: Unpack[LayerOptions]) -> None:
         super().__init__(**options)
         self.activation = activations.get(activation)
@@ -25,6 +27,8 @@ class Activation(Layer):
 
 class ReLU(Layer):
     """x where x ≥ threshold, negative_slope · (x − threshold) below, at most `max_value`."""
+
+    autocast = False
 
     def __init__(
         self,
@@ -58,6 +62,8 @@ class ReLU(Layer):
 class LeakyReLU(Layer):
     """x where x > 0, negative_slope · x elsewhere; the slope is 0.3 by default, as Keras has it for the layer."""
 
+    autocast = False
+
     def __init__(self, negative_slope: float = 0.3, **options: Unpack[LayerOptions]) -> None:
         super().__init__(**options)
         if negative_slope < 0:
@@ -73,6 +79,8 @@ class LeakyReLU(Layer):
 
 class Softmax(Layer):
     """eˣ / Σ eˣ along `axis`."""
+
+    autocast = False
 
     def __init__(self, axis: int = -1, **options: Unpack[LayerOptions]) -> None:
         super().__init__(**options)

@@ -46,8 +46,8 @@ class Convolution(Layer):
         self.bias_initializer = initializers.get(bias_initializer)
 
     @abstractmethod
-    def _convolve(self, x: Any) -> Any:
-        """Return the convolution of the images with the kernel, before the bias."""
+    def _convolve(self, x: Any, kernel: Any) -> Any:
+        """Return the convolution of the images with the kernel, both in the compute dtype, before the bias."""
 
     def _add_bias(self, filters: int) -> None:
         if self.use_bias:
@@ -61,7 +61,7 @@ class Convolution(Layer):
         return channels
 
     def call(self, x: Any) -> Any:
-        y = self._convolve(ops.cast(x, self.dtype))
+        y = self._convolve(ops.cast(x, self.compute_dtype), ops.cast(self.kernel, self.compute_dtype))
         if self.bias is not None:
             y = ops.add(y, self.bias)
         return self.activation(y)
@@ -126,8 +126,8 @@ class Conv2D(Convolution):
         self.kernel = self.add_weight(shape, self.kernel_initializer, name="kernel")
         self._add_bias(self.filters)
 
-    def _convolve(self, x: Any) -> Any:
-        return ops.conv(x, self.kernel, self.strides, self.padding, dilation_rate=self.dilation_rate)
+    def _convolve(self, x: Any, kernel: Any) -> Any:
+        return ops.conv(x, kernel, self.strides, self.padding, dilation_rate=self.dilation_rate)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
@@ -170,8 +170,8 @@ class DepthwiseConv2D(Convolution):
         self.kernel = self.add_weight(shape, self.depthwise_initializer, name="kernel")
         self._add_bias(channels * self.depth_multiplier)
 
-    def _convolve(self, x: Any) -> Any:
-        return ops.depthwise_conv(x, self.kernel, self.strides, self.padding, dilation_rate=self.dilation_rate)
+    def _convolve(self, x: Any, kernel: Any) -> Any:
+        return ops.depthwise_conv(x, kernel, self.strides, self.padding, dilation_rate=self.dilation_rate)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

@@ -55,7 +55,7 @@ class Dense(Layer):
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
 
     def call(self, x: Any) -> Any:
-        y = ops.matmul(ops.cast(x, self.dtype), self.kernel)
+        y = ops.matmul(ops.cast(x, self.compute_dtype), ops.cast(self.kernel, self.compute_dtype))
         if self.bias is not None:
             y = ops.add(y, self.bias)
         return self.activation(y)

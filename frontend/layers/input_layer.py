@@ -19,6 +19,8 @@ class InputLayer(Layer):
     shape: of one example, without the batch. batch_size: None for any. dtype: of the data, float32 by default.
     """
 
+    autocast = False
+
     def __init__(
         self,
         shape: Sequence[int | None],

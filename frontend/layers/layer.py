@@ -15,11 +15,12 @@ import numpy as np
 from gradloom import initializers, ops
 from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Value, current_provenance, layer_scope
-from gradloom.compiler.types import DType, as_dtype
+from gradloom.compiler.types import DType
 from gradloom.constructors import Constructed
 from gradloom.initializers import InitializerLike
 from gradloom.layers.contents import SetByInit, held
 from gradloom.layers.shapes import InputSpec, Shape, ShapeTree, is_shape, map_shapes, normalized
+from gradloom.mixed_precision import PolicyLike, as_policy
 from gradloom.naming import snake_case, unique_name
 from gradloom.recording import find_recorded
 from gradloom.symbolic import Call, Called, SymbolicTensor, call_context, infer, record
@@ -32,7 +33,7 @@ class LayerOptions(TypedDict, total=False):
 
     name: str | None
     trainable: bool
-    dtype: str | DType | None
+    dtype: PolicyLike | None
     input_shape: Sequence[int | None] | None
     input_dim: int | None
 
@@ -45,12 +46,18 @@ class Layer(Constructed, Called):
     made in `__init__` or `build`: `call` runs anew for each program, and is refused to make any.
 
     name: by default the class's name in snake case, numbered: "dense", "dense_1".
-    dtype: of the weights, to which floating-point inputs are converted; float32 by default.
+    dtype: of the weights, to which floating-point inputs are converted, or a policy such as "mixed_bfloat16", which
+    names two dtypes (`gl.mixed_precision`); the global policy by default, float32.
     input_shape: shape of one example, without the batch; makes a model whose first layer this is know its shapes.
     input_dim: the same for examples of one axis.
     """
 
     input_spec: InputSpec | None = None
+    autocast = True
+    """Whether floating-point inputs become the policy's compute dtype, else that of weights.
+
+    Layers that multiply by no weights and move nothing about gain nothing by it, and lose bits.
+    """
 
     if not TYPE_CHECKING:
         name = built = _weights = _calls = _trainable = SetByInit()
@@ -59,7 +66,7 @@ class Layer(Constructed, Called):
         self,
         name: str | None = None,
         trainable: bool = True,
-        dtype: str | DType | None = None,
+        dtype: PolicyLike | None = None,
         input_shape: Sequence[int | None] | None = None,
         input_dim: int | None = None,
     ) -> None:
@@ -68,7 +75,7 @@ class Layer(Constructed, Called):
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
             raise ValueError(f"Expected the layer's name as a string without '/'. Received: name={name!r}")
         self.name: str = name if name is not None else unique_name(snake_case(type(self).__name__))
-        self.dtype: DType = as_dtype("float32" if dtype is None else dtype)
+        self.dtype_policy = as_policy(dtype)
         self.built = False
         self.batch_input_shape: Shape | None = None
         if input_dim is not None:
@@ -106,7 +113,7 @@ class Layer(Constructed, Called):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make a layer like this one, with weights of its own."""
-        config: dict[str, Any] = {"name": self.name, "trainable": self._trainable, "dtype": self.dtype.numpy_name}
+        config: dict[str, Any] = {"name": self.name, "trainable": self._trainable, "dtype": self.dtype_policy.name}
         if self.batch_input_shape is not None:
             config["input_shape"] = self.batch_input_shape[1:]
         return config
@@ -140,6 +147,7 @@ class Layer(Constructed, Called):
             result = self.call(*args, **kwargs)
         leaves, structure = flatten(result)
         leaves = [_read(leaf) if isinstance(leaf, Variable) else leaf for leaf in leaves]
+        leaves = [ops.cast(leaf, leaf.dtype.arithmetic) if isinstance(leaf, Value) else leaf for leaf in leaves]
         tensors = [leaf for leaf in leaves if isinstance(leaf, (Value, SymbolicTensor))]
         arrays = [leaf for leaf in leaves if isinstance(leaf, np.ndarray)]
         if arrays or not tensors:
@@ -182,7 +190,8 @@ class Layer(Constructed, Called):
             self._check_shape(shapes)
 
     def _converted(self, x: Value) -> Value:
-        return ops.cast(x, self.dtype) if x.dtype.is_float and x.dtype != self.dtype else x
+        dtype = self.compute_dtype if self.autocast else self.variable_dtype
+        return ops.cast(x, dtype) if x.dtype.is_float else x
 
     def _check_shape(self, shape: ShapeTree) -> None:
         """Raise `ShapeError` unless the layer takes inputs of this shape, or of these shapes."""
@@ -215,6 +224,23 @@ class Layer(Constructed, Called):
     @classmethod
     def _call_takes_training(cls) -> bool:
         return cls._training_place() is not None
+
+    # Dtypes.
+
+    @property
+    def compute_dtype(self) -> DType:
+        """The dtype of what the layer multiplies by its weights, and of these in products."""
+        return self.dtype_policy.compute_dtype
+
+    @property
+    def variable_dtype(self) -> DType:
+        """The dtype of the weights."""
+        return self.dtype_policy.variable_dtype
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the weights: another name of `variable_dtype`."""
+        return self.variable_dtype
 
     # The tensors of a model.
 

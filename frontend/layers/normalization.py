@@ -21,6 +21,7 @@ class BatchNormalization(Layer):
     otherwise, as in Keras. axis: that of the channels.
     """
 
+    autocast = False
     gamma: Variable | None = None
     beta: Variable | None = None
     moving_mean: Variable

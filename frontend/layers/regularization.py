@@ -23,6 +23,8 @@ class Dropout(Layer):
     was applied in training, and not on the number of threads.
     """
 
+    autocast = False
+
     def __init__(
         self,
         rate: float,

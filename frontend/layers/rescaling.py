@@ -20,6 +20,8 @@ class Rescaling(Layer):
     scale, offset: numbers, or arrays (lists) that broadcast against x: of shape (3,) for the colours of an image.
     """
 
+    autocast = False
+
     def __init__(self, scale: Factors, offset: Factors = 0.0, **options: Unpack[LayerOptions]) -> None:
         super().__init__(**options)
         self.scale = self._constant(scale, "scale")

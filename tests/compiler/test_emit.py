@@ -13,7 +13,8 @@ from gradloom.compiler.llvm.target import Target, host_levels
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import OPCODES, Buffer, Expr, VType
-from gradloom.compiler.types import BOOL, DTYPES, F32, F64, I32, I64, U8, DType, TensorType
+from gradloom.compiler.ops.base import for_arithmetic
+from gradloom.compiler.types import BF16, BOOL, DTYPES, F32, F64, I32, I64, U8, DType, TensorType
 
 COUNT = 48
 LEVELS = [pytest.param(level, id=level) for level in host_levels()]
@@ -47,6 +48,8 @@ def arrays(dtype: DType) -> st.SearchStrategy[np.ndarray]:
     """Arrays of any values, with the awkward ones frequent."""
     if dtype == BOOL:
         return hnp.arrays(np.bool_, COUNT)
+    if dtype == BF16:
+        return hnp.arrays(np.uint16, COUNT).map(lambda bits: bits.view(BF16.numpy))
     if dtype.is_float:
         special = [
             0.0,
@@ -111,14 +114,15 @@ def shift_left(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return wrapped([a << (b % bits) for a, b in pairs(x, y)], x.dtype)
 
 
+ARITHMETIC = tuple(dtype for dtype in DTYPES if dtype != BF16)
 BINARY = {
     "add": (np.add, (*INTEGERS, *FLOATS)),
     "sub": (np.subtract, (*INTEGERS, *FLOATS)),
     "mul": (np.multiply, (*INTEGERS, *FLOATS)),
     "div": (lambda x, y: np.divide(x, y) if x.dtype.kind == "f" else divide(x, y), (*INTEGERS, *FLOATS)),
     "rem": (remainder, INTEGERS),
-    "min": (np.minimum, DTYPES),
-    "max": (np.maximum, DTYPES),
+    "min": (np.minimum, ARITHMETIC),
+    "max": (np.maximum, ARITHMETIC),
     "and": (np.bitwise_and, (BOOL, *INTEGERS)),
     "or": (np.bitwise_or, (BOOL, *INTEGERS)),
     "xor": (np.bitwise_xor, (BOOL, *INTEGERS)),
@@ -147,7 +151,9 @@ def check(name: str, operands: list[np.ndarray], result: DType, emit, expected: 
     for level in host_levels():
         for width in ("scalar", "vector"):
             actual = elementwise(name, operands, result, emit, width, level)
-            np.testing.assert_array_equal(actual, expected, err_msg=f"{name} {operands} {width} {level}")
+            np.testing.assert_array_equal(
+                *for_arithmetic(actual, expected), err_msg=f"{name} {operands} {width} {level}"
+            )
 
 
 quick = settings(max_examples=8, deadline=None)
@@ -163,7 +169,7 @@ def test_binary(op: str, dtype: DType, data: st.DataObject) -> None:
     check(op, [x, y], dtype, lambda b, x, y: b.binary(op, x, y), expected)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", ARITHMETIC, ids=str)
 @pytest.mark.parametrize("op", COMPARE)
 @quick
 @given(data=st.data())
@@ -185,6 +191,10 @@ def test_unary(op: str, dtype: DType, data: st.DataObject) -> None:
 
 def saturating(x: np.ndarray, dtype: DType) -> np.ndarray:
     """What `convert` means, said with Python integers."""
+    if x.dtype == BF16.numpy:
+        x = x.astype(np.float32)
+    if dtype == BF16:
+        return x.astype(np.float32).astype(BF16.numpy)
     if dtype == BOOL:
         return x != 0
     if x.dtype.kind != "f" or dtype.is_float:

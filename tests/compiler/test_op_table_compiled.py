@@ -12,14 +12,15 @@ from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Value, building
 from gradloom.compiler.llvm.target import Target, host_levels
 from gradloom.compiler.ops.arithmetic import FloorDivide, Maximum, Minimum, Power, Remainder
-from gradloom.compiler.ops.base import Contraction, Elementwise, Movement, Reduction, Scatter
+from gradloom.compiler.ops.base import Contraction, Elementwise, Movement, Reduction, Scatter, for_arithmetic
 from gradloom.compiler.ops.convolution import Conv2DInputGrad
 from gradloom.compiler.ops.elementwise import Sign
 from gradloom.compiler.ops.indexing import Gather
+from gradloom.compiler.ops.operands import convert
 from gradloom.compiler.ops.pooling import Pooling
 from gradloom.compiler.ops.reductions import Extremum, Prod
 from gradloom.compiler.ops.winograd import WinogradConv2D, WinogradConv2DKernelGrad, WinogradKernel
-from gradloom.compiler.types import BOOL, F64, TensorType
+from gradloom.compiler.types import BOOL, F64, TensorType, as_dtype
 from gradloom.runtime.executable import Executable
 from op_cases import CASES, OPEN, OpCase
 
@@ -64,7 +65,10 @@ def chained(case: OpCase, operands: list[Value]) -> Value:
 
 def neutral(x: Value) -> Value:
     """x·1 or ¬¬x."""
-    return ~~x if x.dtype == BOOL else x * x.graph.constant(1, x.dtype)
+    if x.dtype == BOOL:
+        return ~~x
+    dtype = x.dtype.arithmetic
+    return convert(convert(x, dtype) * x.graph.constant(1, dtype), x.dtype)
 
 
 def all_cases(build: Callable[[OpCase, list[Value]], Value], table: dict[Key, OpCase] = TABLE) -> Graph:
@@ -113,8 +117,8 @@ def sample(case: OpCase, seed: int, special: bool) -> dict[str, np.ndarray]:
     arrays = case.sample(seed, special and not isinstance(case.op, FOR_FINITE))
     if case.length > 1 or isinstance(case.op, Prod):
         for array in arrays.values():
-            if array.dtype.kind == "f":
-                size = np.abs(array)
+            if as_dtype(array.dtype).is_float:
+                size = np.abs(*for_arithmetic(array))
                 array[(size > 0) & (size < 1e-3)] = 1
                 array[np.isfinite(size) & (size > 1e3)] = 1
     return arrays
@@ -125,6 +129,7 @@ def check_case(case: OpCase, got: np.ndarray, arrays: dict[str, np.ndarray]) -> 
     operands = list(arrays.values())
     expected = reference(case, operands)
     assert got.shape == expected.shape and got.dtype == expected.dtype
+    got, expected = for_arithmetic(got, expected)
     if got.dtype.kind != "f" or (case.ulps == 0 and case.length == 1):
         np.testing.assert_array_equal(got, expected)
         if got.dtype.kind == "f" and not isinstance(case.op, ZERO_OF_ANY_SIGN):
@@ -137,7 +142,7 @@ def check_case(case: OpCase, got: np.ndarray, arrays: dict[str, np.ndarray]) -> 
     if isinstance(case.op, Remainder):
         bound = ((case.ulps + 4) * np.spacing(np.abs(operands[0]) + np.abs(operands[1])))[finite]
     if case.length > 1:
-        total = reference(case, [np.abs(x) if x.dtype.kind == "f" else x for x in operands])
+        total = reference(case, [np.abs(x) if as_dtype(x.dtype).is_float else x for x in operands])
         if isinstance(case.op, ON_TILES):
             total = np.full_like(expected, np.abs(expected).max())
         bound = (case.length + 2) * np.finfo(got.dtype).eps * total[finite]

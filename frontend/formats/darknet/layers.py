@@ -60,7 +60,8 @@ class Convolution(Layer):
 
     def call(self, x: Any) -> Any:
         sides = (self.padding, self.padding)
-        y = ops.conv(ops.cast(x, self.dtype), self.kernel, self.stride, (sides, sides))
+        dtype = self.compute_dtype
+        y = ops.conv(ops.cast(x, dtype), ops.cast(self.kernel, dtype), self.stride, (sides, sides))
         return y if self.bias is None else y + self.bias
 
     def get_config(self) -> dict[str, Any]:
@@ -89,9 +90,8 @@ class Connected(Layer):
 
     def call(self, x: Any) -> Any:
         batch, features = x.shape[0], int(np.prod(x.shape[1:]))
-        y = ops.matmul(
-            ops.reshape(ops.cast(x, self.dtype), (batch, features)), ops.reshape(self.kernel, (features, self.units))
-        )
+        x, kernel = ops.cast(x, self.compute_dtype), ops.cast(self.kernel, self.compute_dtype)
+        y = ops.matmul(ops.reshape(x, (batch, features)), ops.reshape(kernel, (features, self.units)))
         if self.bias is not None:
             y = y + self.bias
         return ops.reshape(y, (batch, 1, 1, self.units))
@@ -108,6 +108,7 @@ class BatchNormalization(Layer):
     shift, which folds into a convolution before it.
     """
 
+    autocast = False
     scales: Variable
     biases: Variable
     rolling_mean: Variable
@@ -145,6 +146,8 @@ class LocalResponseNormalization(Layer):
     The window reaches from (size − 1) // 2 channels before to size // 2 behind. Darknet slides its sum along, but
     starts it without channel size // 2: that one never counts, and is taken off where the window has passed it.
     """
+
+    autocast = False
 
     def __init__(
         self,
@@ -282,6 +285,8 @@ class ChannelFirstSoftmax(Layer):
 
     With `spatial` it is over the channels of each pixel instead. Vectors (batch, n) are taken, too.
     """
+
+    autocast = False
 
     def __init__(
         self, groups: int = 1, temperature: float = 1.0, spatial: bool = False, **options: Unpack[LayerOptions]
