@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from gradloom.compiler.ir import Value
-from gradloom.compiler.kernels.converted_rows import ConvertedRows, row_bytes
 from gradloom.compiler.kernels.division import PACK_ROWS, SPARE, division_of
 from gradloom.compiler.kernels.lowering import (
     Lowered,
@@ -32,7 +31,8 @@ from gradloom.compiler.kernels.lowering import (
     each_block,
     each_part,
 )
-from gradloom.compiler.kernels.product import Product
+from gradloom.compiler.kernels.product import MatrixProduct, Product
+from gradloom.compiler.kernels.staged_rows import StagedRows, row_bytes
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Buffer, Expr
@@ -46,7 +46,7 @@ FAR = 1024
 """Bytes between neighbours along the depth of B from which on each is a page of its own."""
 
 GROUPS = 2
-"""Blocks of several panels for each core: few, so that A is read few times."""
+"""Blocks for each core where its panels of columns do not all stay in its cache: few, so that A is read few times."""
 
 Vectors = Sequence[tuple[int, int, int]]
 """The vectors of a panel: the first column, the lanes, and how many of them count."""
@@ -87,7 +87,8 @@ class OuterProduct:
         self.rows_at_once = self._rows_at_once() if converts else 0
         self.by_columns = self.by_columns and self.rows_at_once in (0, product.rows)
         self.group, self.strip = self._group()
-        self.rows: ConvertedRows | None = None
+        self.stages_strips = self.group > 1 and self._is_far_a()
+        self.rows: StagedRows | None = None
         self.packed: Buffer | None = None
         self.sums: Buffer | None = None
 
@@ -106,9 +107,11 @@ class OuterProduct:
         unit = product.rows if self.by_columns else self.tile * -(-tiles // most_blocks)
         if self.rows_at_once:
             unit = min(unit, self.rows_at_once)
-            self.rows = ConvertedRows(lowering, product, unit, self.lanes)
+            self.rows = StagedRows(lowering, product, unit, self.lanes)
             if self.by_columns:
                 self.rows.fill(ix.constant(0), product.rows)
+        elif self.stages_strips:
+            self.rows = StagedRows(lowering, product, self.strip, self.lanes)
         if self.outer:
             type_ = TensorType(product.node.dtype, (unit, self.width))
             self.sums = self.b.allocate(Buffer("sums", type_, "scratch"))
@@ -159,19 +162,29 @@ class OuterProduct:
         product, machine = self.product, self.task.machine
         if not self.by_columns or product.batch or self.outer:
             return 1, product.rows
-        row = math.prod(product.depth) * product.a.dtype.itemsize
-        panels, blocks = -(-product.columns // self.width), GROUPS * machine.cores
+        row = max(1, math.prod(product.depth)) * product.a.dtype.itemsize
+        most = machine.l2_bytes // 2 // (row * self.width)
+        panels = -(-product.columns // self.width)
         hint = column_hint(self.task, product.columns)
         if hint is not None and hint % self.width == 0:
             group = hint // self.width
-        elif product.rows * row > machine.l2_bytes // 2 and panels >= 2 * blocks:
-            group = -(-panels // blocks)
+        elif panels >= 2 * machine.cores and (product.rows * row > machine.l2_bytes // 2 or self._is_far_a()):
+            group = -(-panels // machine.cores)
+            group = group if group <= most else -(-group // GROUPS)
         else:
             return 1, product.rows
-        near = group * self.width * row <= machine.l2_bytes // 2
-        held = machine.l1_bytes // 2 if near else machine.l2_bytes // 4
+        held = machine.l1_bytes // 2 if group <= most else machine.l2_bytes // 4
+        if self._is_far_a():
+            # Whole vectors are staged: a masked store takes as long as a dozen others.
+            unit = math.lcm(self.tile, self.lanes)
+            return group, unit * max(1, held // (row * unit))
         tiles = -(-product.rows // self.tile)
         return group, even_tile(tiles, max(1, held // (row * self.tile))) * self.tile
+
+    def _is_far_a(self) -> bool:
+        """Whether A is stored by columns, and read by many tiles."""
+        product = self.product
+        return isinstance(product, MatrixProduct) and product.strided_a and product.rows >= PACK_ROWS * self.tile
 
     def _packs(self) -> bool:
         """Whether a panel of B is copied into scratch before it is used."""
@@ -222,13 +235,13 @@ class OuterProduct:
 
         if self.packed is not None:
             panels(lambda panel: self._pack(batch, panel))
-        each_part(
-            self.b,
-            rows,
-            min(rows, self.strip),
-            lambda at, count: panels(lambda panel: self._panel(batch, start + at, count, panel)),
-            "s",
-        )
+
+        def strip(at: Index, count: int) -> None:
+            if self.stages_strips and self.rows is not None:
+                self.rows.fill(start + at, count)
+            panels(lambda panel: self._panel(batch, start + at, count, panel))
+
+        each_part(self.b, rows, min(rows, self.strip), strip, "s")
 
     def _panel(self, batch: Position, start: Index, rows: int, panel: Panel) -> None:
         """`rows` rows from `start` on of a panel of columns."""

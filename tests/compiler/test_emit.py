@@ -459,6 +459,38 @@ def test_defects_of_a_kernel_are_named() -> None:
         run_kernel(b.kernel(1), np.zeros((), np.float32))
 
 
+@pytest.mark.parametrize("lanes", [1, 4, 16])
+def test_dot2_of_words_with_two_numbers_each(lanes: int) -> None:
+    """Small integers are exact in bf16, and so are the sums of their products."""
+    b = Builder("dot2")
+    x, y = (b.param(Buffer(name, TensorType(I32, (lanes,)))) for name in "xy")
+    z = b.param(Buffer("z", TensorType(F32, (lanes,))))
+    with b.vectorized(lanes):
+        at = ix.lanes(ix.constant(0), lanes)
+        # A word that is the same for all lanes is broadcast.
+        b.store(z, at, b.dot2(b.load(x, 0), b.load(y, at), b.load(z, at)))
+    rng = np.random.default_rng(lanes)
+    left, right = rng.integers(-100, 100, (2, lanes, 2))
+    total = rng.integers(-100, 100, lanes).astype(np.float32)
+    expected = total + (left[0] * right).sum(1)
+    words = [(side.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(np.int32) for side in (left, right)]
+    run_kernel(b.kernel(1), words[0].reshape(-1), words[1].reshape(-1), total)
+    np.testing.assert_array_equal(total, expected)
+
+
 def test_every_opcode_is_tested() -> None:
-    here = {*BINARY, *COMPARE, *UNARY, "const", "var", "fma", "select", "convert", "bitcast", "broadcast", "iota"}
+    here = {
+        *BINARY,
+        *COMPARE,
+        *UNARY,
+        "const",
+        "var",
+        "fma",
+        "dot2",
+        "select",
+        "convert",
+        "bitcast",
+        "broadcast",
+        "iota",
+    }
     assert here | {"reduce", "extract", "load"} == set(OPCODES)
