@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -77,7 +78,16 @@ def as_dtype(dtype: DType | str | type | np.dtype) -> DType:
     """Return the element type named by `dtype`: "f32", "float32", `np.float32`, or a `DType`."""
     if isinstance(dtype, DType):
         return dtype
-    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    return _named(dtype) if isinstance(dtype, str) else _of_numpy(np.dtype(dtype))
+
+
+@cache
+def _of_numpy(dtype: np.dtype) -> DType:
+    """The element type of NumPy's; kept, for NumPy takes microseconds to say a name."""
+    return _named(dtype.name)
+
+
+def _named(name: str) -> DType:
     if name not in _BY_NAME:
         known = ", ".join(known.numpy_name for known in DTYPES)
         raise DTypeError(f"Unknown dtype. Expected one of {known}. Received: {name}")
