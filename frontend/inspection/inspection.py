@@ -21,74 +21,17 @@ from gradloom.compiler.passes.prepare import split_prepare
 from gradloom.compiler.passes.weight_folding import fold_into_weights
 from gradloom.compiler.types import DType, as_dtype
 from gradloom.functions import trace
+from gradloom.inspection.stages import GraphStage, Stage
 
 if TYPE_CHECKING:
-    import networkx
-
     from gradloom.compiler.passes.fuse import Decision
     from gradloom.compiler.pipeline import Lowering
     from gradloom.model import Model
 
-STAGES = ("layers", "forward", "gradient", "simplified", "fused", "scheduled", "memory", "llvm", "assembly")
-"""All stages, in order. A graph without a gradient of its own has no stage `gradient`, a function no `layers`."""
-GRAPH_STAGES = ("forward", "gradient", "simplified", "fused")
 MODES = ("train", "evaluate", "predict")
 
 Parts = tuple[Graph | None, Graph]
 """The graph that is run once per set of weights, None if there is nothing to prepare, and the graph of each step."""
-
-
-class Stage:
-    """One stage as text, made when it is first asked for."""
-
-    def __init__(self, name: str, make: Callable[[], object]) -> None:
-        self.name = name
-        self._make = make
-
-    @cached_property
-    def _made(self) -> Any:
-        return self._make()
-
-    def text(self) -> str:
-        """Return the stage as text."""
-        return str(self._made)
-
-    def __str__(self) -> str:
-        return self.text()
-
-    def __repr__(self) -> str:
-        return f"<stage {self.name}>"
-
-
-class GraphStage(Stage):
-    """A stage that is a graph: it can be drawn too. In a notebook it shows itself."""
-
-    @property
-    def graph(self) -> Graph:
-        """The graph itself; `text()` is `str(graph)`."""
-        graph: Graph = self._made
-        return graph
-
-    def dot(self) -> str:
-        """Return the graph in Graphviz's DOT language."""
-        from gradloom.compiler.views import to_dot
-
-        return to_dot(self.graph)
-
-    def networkx(self) -> networkx.DiGraph:
-        """Return the graph as a `networkx.DiGraph`: nodes with op, type, layer, role and group."""
-        from gradloom.compiler.views import to_networkx
-
-        return to_networkx(self.graph)
-
-    def svg(self) -> str:
-        """Return a drawing of the graph; it follows the viewer's light or dark colours."""
-        from gradloom.compiler.views import to_svg
-
-        return to_svg(self.graph)
-
-    def _repr_svg_(self) -> str:
-        return self.svg()
 
 
 class _Stages(dict[str, Stage]):
