@@ -15,7 +15,7 @@ import numpy as np
 
 import gradloom.compiler.ops  # noqa: F401  (fills Op.registry)
 from gradloom.compiler.errors import GradloomError, ParseError
-from gradloom.compiler.ir import Constant, Graph, Group, Input, Op, Output, Value
+from gradloom.compiler.ir import GRAPH_STAGES, Constant, Graph, Group, Input, Op, Output, Value
 from gradloom.compiler.types import BOOL, DTYPES, OPEN, DType, TensorType
 
 MAX_RANK = 32
@@ -24,6 +24,9 @@ MAX_SIZE = 2**62
 MAX_CONSTANT = 2**26
 """Bytes of a constant: the IR keeps small ones only, and a short text must not claim gigabytes."""
 MAX_INTEGER = 2**64
+
+INFERENCE = "inference"
+"""The word of a graph whose weights stay as they are."""
 
 _DTYPES = {dtype.name: dtype for dtype in DTYPES}
 
@@ -260,6 +263,13 @@ class _Parser:
         line = self.line('`graph "name" {`')
         line.expect("graph")
         graph = Graph(line.string("the graph's name"))
+        if line.next.kind == "word" and line.next.text != INFERENCE:
+            graph.stage = line.word("a stage")
+            if graph.stage not in GRAPH_STAGES:
+                raise ParseError(
+                    f"line {line.number}: expected one of the stages {', '.join(GRAPH_STAGES)}. Received: {graph.stage}"
+                )
+        graph.inference = line.accept(INFERENCE)
         line.expect("{")
         line.end()
         self.body()

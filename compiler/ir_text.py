@@ -1,6 +1,6 @@
 """The text form of graphs: one line a node, exact enough to be parsed back.
 
-    graph   = 'graph' STRING '{' { node | kernel | output } '}'
+    graph   = 'graph' STRING [ STAGE ] [ 'inference' ] '{' { node | kernel | output } '}'
     node    = '%' INT ':' type '=' OP { '%' INT } [ '{' attribute { ',' attribute } '}' ]
     kernel  = 'kernel' STRING KIND '{' { node } '}' '->' { '%' INT }
     output  = 'output' STRING '=' '%' INT [ 'onto' '%' INT ]
@@ -16,6 +16,10 @@ between the nodes of another, the graph's own order can still be told.
 A constant's `value` is a scalar (which fills the whole type), or a nested list; a large one is written as `bytes`, in
 hexadecimal, row-major and little-endian. Floats have the shortest digits that give back every bit; a NaN other than the
 usual one is `nan:0x7f800001`, with its bits. `onto` names the input whose memory an output is written onto (its donor).
+
+The stage ("forward", "gradient", "simplified", "fused") says what was done to the graph, so that compiling can go on
+from there; `inference` that weights stay as they are from run to run. The arrays of inputs of role "captured" are no
+part of the text: who runs the program supplies them by label, as for all other inputs.
 
     graph "step" {
       %0: f32[10] = input {label="bias", role="parameter"}
@@ -53,7 +57,7 @@ def print_graph(graph: Graph, comments: bool = True) -> str:
 
     Without `comments` it holds nothing that is not part of the graph's identity.
     """
-    lines = [f"graph {quote(graph.name)} {{"]
+    lines = [" ".join(filter(None, ("graph", quote(graph.name), graph.stage, "inference" * graph.inference, "{")))]
     for item in _items(graph):
         if isinstance(item, Group):
             lines.append(f"  kernel {quote(item.name)} {item.kind} {{")
