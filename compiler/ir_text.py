@@ -9,7 +9,8 @@
     literal = INT | FLOAT | STRING | 'true' | 'false' | 'none' | DTYPE | type | '[' [ literal { ',' literal } ] ']'
 
 Every node, opening, closing and output has a line of its own; `#` starts a comment, which the printer uses for the
-paths of the layers that made the node. What a line leaves out is the attribute's default, and an attribute `type` that
+paths of the layers that made the node. They are no part of the graph, but behind a node they are read again, so that
+kernels keep their names. What a line leaves out is the attribute's default, and an attribute `type` that
 repeats the result's. Numbers fix the order of the nodes: where fusion lists a node in several kernels, or a kernel
 between the nodes of another, the graph's own order can still be told.
 
@@ -44,6 +45,8 @@ from gradloom.compiler.types import BOOL, F64, DType, TensorType
 
 COMMENT_COLUMN = 76
 """Where comments begin behind short lines: fixed, so that one longer line does not move all the others."""
+
+_MARKS = frozenset(',"\\')
 
 READABLE_ELEMENTS = 16
 """Constants with more elements than this, and not all of one value, are printed as bytes."""
@@ -84,8 +87,8 @@ def node_line(graph: Graph, value: Value, indent: str = "  ", comments: bool = T
 def layer_paths(graph: Graph, value: Value) -> list[str]:
     """Return the paths of the layers that made the node, sorted."""
     paths = {origin.layer for origin in graph.provenance.get(value, ()) if origin.layer}
-    # A comment ends with its line, whatever a layer is called.
-    return sorted(path if path.isprintable() else quote(path) for path in paths)
+    # A comment ends with its line, and paths with a comma, whatever a layer is called.
+    return sorted(path if path.isprintable() and not _MARKS & {*path} else quote(path) for path in paths)
 
 
 def format_attributes(op: Op, type: TensorType) -> str:

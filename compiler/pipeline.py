@@ -132,15 +132,18 @@ class Lowering:
 
     def llvm(self) -> str:
         """The optimized LLVM IR."""
-        from gradloom.compiler.llvm import codegen
-
-        return codegen.llvm_text(self.module, self.options.target)
+        return self._texts[0]
 
     def assembly(self) -> str:
         """The machine code as assembly text."""
+        return self._texts[1]
+
+    @cached_property
+    def _texts(self) -> tuple[str, str]:
+        """Both texts at once: what takes long is the optimization before."""
         from gradloom.compiler.llvm import codegen
 
-        return codegen.assembly(self.module, self.options.target)
+        return codegen.texts(self.module, self.options.target)
 
     def program(self) -> Program:
         """The compiled program."""

@@ -65,6 +65,7 @@ class _Folding:
         self.result.captured = dict(graph.captured)
         self.new: dict[Value, Value] = {}
         self.pending: dict[Value, _Columns] = {}
+        self.contractions: dict[Value, Value] = {}
 
     def run(self) -> Rewritten:
         for value in self.graph.live():
@@ -81,7 +82,7 @@ class _Folding:
             for value, columns in self.pending.items()
             if value in self.new and value is not columns.contraction
         ]
-        return Rewritten(self.result, firings, dict(self.new))
+        return Rewritten(self.result, firings, self.contractions | self.new)
 
     def _columns(self, value: Value) -> _Columns | None:
         """The value as an affine map of a contraction's columns, or None if it is none, or none of its own."""
@@ -145,6 +146,7 @@ class _Folding:
             # Stored in bf16, weights are scaled before they are rounded.
             weights = stored_as(weights.dtype, apply(Multiply(), before_rounding(weights), scale))
         result = apply(op, columns.x, weights, provenance=self.graph.provenance[columns.contraction])
+        self.contractions[columns.contraction] = result
         if columns.shift is not None:
             result = apply(Add(), result, columns.shift)
         return result if result.shape == value.shape else apply(Reshape(value.shape), result)

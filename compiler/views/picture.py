@@ -78,8 +78,8 @@ class Picture:
 
     @property
     def layers(self) -> list[str]:
-        """Layer paths in the order of their first nodes."""
-        return list(dict.fromkeys(layer for box in self.boxes for layer in box.layers))
+        """The paths of the layers that colour boxes, in the order of their first ones; a role comes before."""
+        return list(dict.fromkeys(layer for box in self.boxes if not box.role for layer in box.layers))
 
 
 def picture_of(graph: Graph) -> Picture:
@@ -118,7 +118,7 @@ def picture_of_network(digraph: networkx.DiGraph) -> Picture:
 
     A node's attributes are `title`, `kind` ("input", "op" or "output"), and, where they apply, `type` and `note` (lines
     below the title), `role` (which gives the colour), `layers`, `tooltip`, and `cluster`, a pair of name and kind.
-    Attributes of the graph are `name`, `notes` (its figures) and `heading` (what its clusters are).
+    An edge with `drawn` false is left out. Attributes of the graph are `name`, `notes` (its figures) and `heading` (what its clusters are).
     """
     clusters = list(dict.fromkeys(data["cluster"] for _, data in digraph.nodes(data=True) if data.get("cluster")))
     number = {cluster: position for position, cluster in enumerate(clusters)}
@@ -126,7 +126,7 @@ def picture_of_network(digraph: networkx.DiGraph) -> Picture:
     boxes = [_network_box(places[node], data) for node, data in digraph.nodes(data=True)]
     edges = []
     for node, place in places.items():
-        sources = list(digraph.predecessors(node))
+        sources = [source for source in digraph.predecessors(node) if digraph.edges[source, node].get("drawn", True)]
         edges += [Edge(places[source], place, position, len(sources)) for position, source in enumerate(sources)]
     named = tuple(Cluster(*cluster) for cluster in clusters)
     name, notes = digraph.graph.get("name", ""), digraph.graph.get("notes", ())

@@ -248,4 +248,4 @@ def tag_size(tag: Tag) -> tuple[float, float]:
 
 def tag_text(tag: Tag) -> str:
     """What a tag says."""
-    return f"↑ %{tag.box.number} {tag.box.title}"
+    return f"↑ {tag.box.title}" if tag.box.number is None else f"↑ %{tag.box.number} {tag.box.title}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from html import escape
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -82,12 +82,10 @@ class Inspection:
         """Where measurements speak against the cost models; nowhere, unless the model is compiled with `autotune`."""
         return self._way.choices
 
-    @cached_property
+    @property
     def memory(self) -> MemoryReport:
         """Every intermediate buffer with size, lifetime and owner, the peak and who holds it; with a chart."""
-        from gradloom.inspection.lifetimes import memory_report
-
-        return memory_report(self.title, self._way.lowering)
+        return self._way.memory
 
     def diff(self, first: str, last: str) -> Difference:
         """Return what changed between two graph stages, the earlier one first, and by which rules.
@@ -269,56 +267,35 @@ class _LayerStage(Stage):
 
 def _lowered(way: Way) -> list[Stage]:
     """The stages below graphs."""
+    from gradloom.inspection import kernels, machine_code
 
-    def function_network(stage: str) -> networkx.DiGraph:
-        from gradloom.inspection import machine_code
-        from gradloom.inspection.kernels import kernel_network
+    def functions(stage: Stage) -> networkx.DiGraph:
+        calls = [data for _, data in way.kernels.nodes(data=True) if "function" in data]
+        read = machine_code.llvm_functions if stage.name == "llvm" else machine_code.assembly_functions
+        first = {data["function"]: data for data in reversed(calls)}
+        return machine_code.function_network(way.lowering.graph.name, read(stage.text()), first)
 
-        network = kernel_network(way.lowering)
-        kernels = {data["function"]: data for _, data in reversed(list(network.nodes(data=True))) if "function" in data}
-        read = machine_code.llvm_functions if stage == "llvm" else machine_code.assembly_functions
-        return machine_code.function_network(way.lowering.graph.name, read(stages[stage].text()), kernels)
-
-    def kernels() -> networkx.DiGraph:
-        from gradloom.inspection.kernels import kernel_network
-
-        return kernel_network(way.lowering)
-
-    def memory() -> networkx.DiGraph:
-        from gradloom.inspection.kernels import memory_network
-
-        return memory_network(way.lowering)
-
-    made = [
-        Stage("scheduled", lambda: way.lowering.scheduled, kernels),
-        _MemoryStage(way, memory),
-        Stage("llvm", lambda: way.lowering.llvm(), lambda: function_network("llvm")),
-        Stage("assembly", lambda: way.lowering.assembly(), lambda: function_network("assembly")),
-    ]
-    stages = {stage.name: stage for stage in made}
-    return made
+    llvm = Stage("llvm", lambda: way.lowering.llvm(), lambda: functions(llvm))
+    assembly = Stage("assembly", lambda: way.lowering.assembly(), lambda: functions(assembly))
+    scheduled = Stage(
+        "scheduled", lambda: way.lowering.scheduled, lambda: way.kernels, lambda: kernels.kernel_codes(way.lowering)
+    )
+    return [scheduled, _MemoryStage(way), llvm, assembly]
 
 
 class _MemoryStage(Stage):
     """The stage `memory`, which is drawn as a chart of lifetimes."""
 
-    def __init__(self, way: Way, network: Callable[[], networkx.DiGraph]) -> None:
-        super().__init__("memory", lambda: way.lowering.memory, network, self._figures)
+    def __init__(self, way: Way) -> None:
+        from gradloom.inspection.kernels import memory_network
+
+        network = cache(lambda: memory_network(way.lowering, way.kernels))
+        super().__init__("memory", lambda: way.lowering.memory, network, lambda: way.memory.figures())
         self._way = way
-
-    def _report(self) -> MemoryReport:
-        from gradloom.inspection.lifetimes import memory_report
-
-        return memory_report(self._way.lowering.graph.name, self._way.lowering)
-
-    def _figures(self) -> dict[str, Any]:
-        report = self._report()
-        names = ("arena_bytes", "scratch_bytes", "peak_bytes", "peak_call")
-        return {name: getattr(report, name) for name in names}
 
     def svg(self) -> str:
         """Return the chart of the buffers' lifetimes; it follows the viewer's light or dark colours."""
-        return self._report().svg()
+        return self._way.memory.svg()
 
 
 def _expected(what: str, names: Any, received: str) -> str:

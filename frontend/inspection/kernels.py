@@ -51,9 +51,8 @@ def kernel_network(lowering: Lowering) -> networkx.DiGraph:
     return network
 
 
-def memory_network(lowering: Lowering) -> networkx.DiGraph:
-    """The part of the kernels' network that is about intermediate results, with their places in the arena."""
-    whole = kernel_network(lowering)
+def memory_network(lowering: Lowering, whole: networkx.DiGraph) -> networkx.DiGraph:
+    """The part of the kernels' network `whole` that is about intermediate results, with their places in the arena."""
     slots = {buffer.name: slot for buffer, slot in lowering.memory.slots.items()}
     buffers = [node for node, data in whole.nodes(data=True) if data.get("place") == "arena"]
     kept = {*buffers, *(other for node in buffers for other in (*whole.pred[node], *whole.succ[node]))}
@@ -136,5 +135,9 @@ def _kernel(fused: Graph, launch: Launch, position: int | None) -> dict[str, Any
         "layers": layers,
         "sources": sources,
         "blocks": blocks,
-        "code": str(launch.kernel),
     }
+
+
+def kernel_codes(lowering: Lowering) -> dict[str, Any]:
+    """The pseudo-C of every function that a step calls, once for all calls of it, by its name."""
+    return {"codes": {kernel.name: str(kernel) for kernel in lowering.kernels}}

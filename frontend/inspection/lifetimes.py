@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradloom.compiler.pipeline import Lowering
 from gradloom.compiler.views import palette
 from gradloom.compiler.views.typography import MONO, SANS, escaped, text_width
-from gradloom.inspection.kernels import kernel_network
+
+if TYPE_CHECKING:
+    import networkx
 
 WIDTH, HEIGHT, LEFT, TOP, CURVE = 900.0, 380.0, 92.0, 64.0, 90.0
 """Of the chart in pixels: what its areas take, where the first begins, and the height of the curve below."""
@@ -99,8 +101,17 @@ class MemoryReport:
             "buffers": [asdict(buffer) | {"layers": list(buffer.layers)} for buffer in self.buffers],
             "alive": self.alive,
             "holders": [buffer.name for buffer in self.holders],
-            **{name: getattr(self, name) for name in ("arena_bytes", "scratch_bytes", "calls")},
-            **{name: getattr(self, name) for name in ("peak_bytes", "peak_call")},
+            "calls": self.calls,
+            **self.figures(),
+        }
+
+    def figures(self) -> dict[str, int]:
+        """The figures of the whole, by name."""
+        return {
+            "arena_bytes": self.arena_bytes,
+            "scratch_bytes": self.scratch_bytes,
+            "peak_bytes": self.peak_bytes,
+            "peak_call": self.peak_call,
         }
 
     def svg(self) -> str:
@@ -117,9 +128,9 @@ class MemoryReport:
         return self.text()
 
 
-def memory_report(title: str, lowering: Lowering) -> MemoryReport:
-    """Read a program's memory plan."""
-    plan, network = lowering.memory, kernel_network(lowering)
+def memory_report(title: str, lowering: Lowering, network: networkx.DiGraph) -> MemoryReport:
+    """Read a program's memory plan; `network` is that of its kernels, who own the buffers."""
+    plan = lowering.memory
     buffers = []
     for slot in plan.slots.values():
         maker = min(network.predecessors(slot.name), default=None)

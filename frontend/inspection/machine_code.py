@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gradloom.compiler.program import LAUNCH, STOP, WORKER
@@ -71,7 +72,7 @@ def function_network(
 ) -> networkx.DiGraph:
     """The functions in the order in which they are first called, and an edge from each to those that it calls.
 
-    kernels: what the network of kernels says of each, by the name of its function.
+    Edges of kind "next" lead from each kernel to the one that is called next. kernels: what the network of kernels says of each, by the name of its function.
     """
     import networkx
 
@@ -85,7 +86,7 @@ def function_network(
             title=function.name,
             type=f"{function.instructions:,} instructions",
             note=", ".join(kernel.get("layers", ()))[:40],
-            role=kernel.get("role", "argument"),
+            role=kernel.get("role", "runtime"),
             layers=list(kernel.get("layers", ())),
             instructions=function.instructions,
             code="\n".join(function.lines) + "\n",
@@ -93,7 +94,13 @@ def function_network(
     for function in functions.values():
         for callee in dict.fromkeys(function.named):
             if callee in functions and callee != function.name:
-                network.add_edge(function.name, callee)
+                network.add_edge(function.name, callee, kind="calls", drawn=True)
+    # A step that calls a hundred kernels would be drawn too wide: there each kernel leads to the next one.
+    called = [node for node in network if node in kernels]
+    for before, after in pairwise(called):
+        for caller in network.pred[after]:
+            network.edges[caller, after]["drawn"] = False
+        network.add_edge(before, after, kind="next", drawn=True)
     return network
 
 

@@ -21,15 +21,16 @@ Edges have `operands`, the positions at which the target reads the source. Besid
 
 **scheduled**: kernels have whole numbers as ids, those of the calls in a step: `call`, `name` (of the group), `function`
 (what it is called in LLVM IR and assembly), `group` (its position in `fused`, None for copies and borders), `role` (the
-group's kind), `members` (numbers in `fused`), `layers`, `sources`, `reads` and `writes` (ids of buffers), `blocks`,
-`code` (pseudo-C). Buffers have text as ids: `name`, `type`, `bytes` (None where open), `place` ("argument", "arena",
+group's kind), `members` (numbers in `fused`), `layers`, `sources`, `reads` and `writes` (ids of buffers), `blocks`. Beside
+nodes and edges there are `codes`, the pseudo-C of each function by its name. Buffers have text as ids: `name`, `type`, `bytes` (None where open), `place` ("argument", "arena",
 "constant"), `role`. What a step changes in an argument has a node of its own, "… after".
 
 **memory**: the kernels and buffers of `scheduled` as far as arena memory goes; buffers have `offset`, `first`, `last`
 (calls) and `owner`, too. Beside them there are `arena_bytes`, `scratch_bytes` (a thread), `peak_bytes`, `peak_call`.
 
 **llvm, assembly**: a node is a function, its id the name, in the order of the first calls: `instructions`, `code`,
-`role` and `layers` where it is a kernel. Edges go from callers to what they call.
+`role` and `layers` where it is a kernel. Edges have a `kind`: "calls", or "next" from a kernel to the one
+that is called after it; `drawn` says which of them the drawing shows.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Stage:
 
     def networkx(self) -> networkx.DiGraph:
         """Return the stage's nodes and edges as a `networkx.DiGraph`; attributes as `gradloom.inspection.stages` says."""
-        return self._network()
+        return self._network().copy()
 
     def dot(self) -> str:
         """Return the network in Graphviz's DOT language."""

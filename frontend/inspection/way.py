@@ -15,7 +15,10 @@ from gradloom.compiler.passes.rewrite import Rewritten, unchanged
 from gradloom.compiler.passes.weight_folding import with_folded_weights
 
 if TYPE_CHECKING:
+    import networkx
+
     from gradloom.compiler.pipeline import Lowering
+    from gradloom.inspection.lifetimes import MemoryReport
 
 Image = dict[Value, Value]
 """What each node of one stage is in another one; a node that has gone has no image."""
@@ -89,6 +92,20 @@ class Way:
     def rewritten(self) -> Rewritten:
         """From the source to the stage `simplified`: the rules that applied, and what each node became."""
         return self.folded.then(self.parts.main).then(self.lowering.rewritten)
+
+    @cached_property
+    def kernels(self) -> networkx.DiGraph:
+        """The network of the stage `scheduled`."""
+        from gradloom.inspection.kernels import kernel_network
+
+        return kernel_network(self.lowering)
+
+    @cached_property
+    def memory(self) -> MemoryReport:
+        """The buffers of the stage `memory`."""
+        from gradloom.inspection.lifetimes import memory_report
+
+        return memory_report(self.lowering.graph.name, self.lowering, self.kernels)
 
     def graph(self, stage: str) -> Graph:
         """The graph of a stage."""
