@@ -15,7 +15,6 @@ from gradloom.symbolic import Call, SymbolicTensor
 from gradloom.trees import LEAF, Structure, flatten, unflatten
 from gradloom.variables import Variable
 
-
 INPUT = "input"
 """What the nodes belong to that read a batch, before any layer."""
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gradloom.call_graph import CallGraph
-from gradloom.compiler.types import DType
 from gradloom.compiler.ir import source_scope
+from gradloom.compiler.types import DType
 from gradloom.layers.input_layer import InputLayer
 from gradloom.layers.layer import Layer
 from gradloom.layers.shapes import Shape, normalized

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gradloom.compiler.ir import Constant, Graph, Input, Output, Value
+from gradloom.compiler.ir import Constant, Graph, Input, Value
 from gradloom.compiler.ir_text import format_constant, format_literal, layer_paths, node_line
 
 if TYPE_CHECKING:
@@ -117,8 +117,9 @@ def picture_of_network(digraph: networkx.DiGraph) -> Picture:
     """Return what to draw of a `networkx.DiGraph` whose nodes say it themselves.
 
     A node's attributes are `title`, `kind` ("input", "op" or "output"), and, where they apply, `type` and `note` (lines
-    below the title), `role` (which gives the colour), `layers`, `tooltip`, and `cluster`, a pair of name and kind.
-    An edge with `drawn` false is left out. Attributes of the graph are `name`, `notes` (its figures) and `heading` (what its clusters are).
+    below the title), `role` (which gives the colour), `layers`, `tooltip`, and `cluster`, a pair of name and kind. An
+    edge with `drawn` false is left out. Attributes of the graph are `name`, `notes` (its figures) and `heading` (what
+    its clusters are).
     """
     clusters = list(dict.fromkeys(data["cluster"] for _, data in digraph.nodes(data=True) if data.get("cluster")))
     number = {cluster: position for position, cluster in enumerate(clusters)}

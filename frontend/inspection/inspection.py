@@ -240,29 +240,9 @@ def inspect_graph(graph: Graph) -> Inspection:
 
 
 def _layers(model: Model) -> Stage:
-    from gradloom.inspection.layer_calls import layer_json, layer_network
+    from gradloom.inspection.layer_calls import LayerStage
 
-    return _LayerStage(model, lambda: _summary(model), lambda: layer_network(model), lambda: layer_json(model))
-
-
-class _LayerStage(Stage):
-    """The stage `layers`, whose nested models can be shown expanded."""
-
-    def __init__(
-        self,
-        model: Model,
-        make: Callable[[], str],
-        network: Callable[[], networkx.DiGraph],
-        more: Callable[[], dict[str, Any]],
-    ) -> None:
-        super().__init__("layers", make, network, more)
-        self._model = model
-
-    def networkx(self, expand_nested: bool = False) -> networkx.DiGraph:
-        """Return the calls of layers and functions; with `expand_nested` those inside of nested models in their place."""
-        from gradloom.inspection.layer_calls import layer_network
-
-        return layer_network(self._model, expand_nested)
+    return LayerStage(model)
 
 
 def _lowered(way: Way) -> list[Stage]:
@@ -302,9 +282,3 @@ def _expected(what: str, names: Any, received: str) -> str:
     near = get_close_matches(str(received), list(names), n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"Expected {what} {', '.join(names)}. Received: {received!r}{hint}"
-
-
-def _summary(model: Model) -> str:
-    lines: list[str] = []
-    model.summary(print_fn=lines.append)
-    return "\n".join(lines) + "\n"

@@ -7,13 +7,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gradloom.compiler.views import draw_dot, draw_svg, picture_of_network
+from gradloom.inspection.stages import Stage
 from gradloom.layers.input_layer import InputLayer
 from gradloom.layers.layer import Layer
 from gradloom.network import Network
+from gradloom.summary import summary_text
 from gradloom.symbolic import Call, SymbolicTensor
 
 if TYPE_CHECKING:
     import networkx
+
+
+class LayerStage(Stage):
+    """The stage `layers`: its text is the model's summary; nested models can be drawn expanded."""
+
+    def __init__(self, model: Network) -> None:
+        super().__init__(
+            "layers", lambda: summary_text(model) + "\n", lambda: layer_network(model), lambda: layer_json(model)
+        )
+        self._model = model
+
+    def networkx(self, expand_nested: bool = False) -> networkx.DiGraph:
+        """Return the calls of layers and functions; `expand_nested` puts what is inside of a model in its place."""
+        return layer_network(self._model, expand_nested)
+
+    def dot(self, expand_nested: bool = False) -> str:
+        """Return the calls in Graphviz's DOT language."""
+        return draw_dot(picture_of_network(self.networkx(expand_nested)))
+
+    def svg(self, expand_nested: bool = False) -> str:
+        """Return a drawing of the calls; it follows the viewer's light or dark colours."""
+        return draw_svg(picture_of_network(self.networkx(expand_nested)))
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ def function_network(
 ) -> networkx.DiGraph:
     """The functions in the order in which they are first called, and an edge from each to those that it calls.
 
-    Edges of kind "next" lead from each kernel to the one that is called next. kernels: what the network of kernels says of each, by the name of its function.
+    Edges of kind "next" lead from each kernel to the one that is called next. kernels: what the network of kernels says
+    of each, by the name of its function.
     """
     import networkx
 

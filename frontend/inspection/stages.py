@@ -19,11 +19,12 @@ names under which it is a result), `groups` (positions in the list below), `text
 Edges have `operands`, the positions at which the target reads the source. Beside nodes and edges there are
 `outputs`: `{"name", "node", "donor"}`, and `groups`: `{"name", "kind", "members", "results"}`, empty before `fused`.
 
-**scheduled**: kernels have whole numbers as ids, those of the calls in a step: `call`, `name` (of the group), `function`
-(what it is called in LLVM IR and assembly), `group` (its position in `fused`, None for copies and borders), `role` (the
-group's kind), `members` (numbers in `fused`), `layers`, `sources`, `reads` and `writes` (ids of buffers), `blocks`. Beside
-nodes and edges there are `codes`, the pseudo-C of each function by its name. Buffers have text as ids: `name`, `type`, `bytes` (None where open), `place` ("argument", "arena",
-"constant"), `role`. What a step changes in an argument has a node of its own, "… after".
+**scheduled**: kernels have whole numbers as ids, those of the calls in a step: `call`, `name` (of the group),
+`function` (its name in LLVM IR and assembly), `group` (its position in `fused`, None for copies and borders), `role`
+(the group's kind), `members` (numbers in `fused`), `layers`, `sources`, `reads` and `writes` (ids of buffers),
+`blocks`. Buffers have text as ids: `name`, `type`, `bytes` (None where open), `place` ("argument" or "arena"), `role`.
+What a step changes in an argument has a node of its own, "… after". Beside nodes and edges there are `codes`, the
+pseudo-C of each function by its name.
 
 **memory**: the kernels and buffers of `scheduled` as far as arena memory goes; buffers have `offset`, `first`, `last`
 (calls) and `owner`, too. Beside them there are `arena_bytes`, `scratch_bytes` (a thread), `peak_bytes`, `peak_call`.
@@ -85,7 +86,7 @@ class Stage:
         return str(self._made)
 
     def networkx(self) -> networkx.DiGraph:
-        """Return the stage's nodes and edges as a `networkx.DiGraph`; attributes as `gradloom.inspection.stages` says."""
+        """Return nodes and edges as a `networkx.DiGraph`; `gradloom.inspection.stages` says with what attributes."""
         return self._network().copy()
 
     def dot(self) -> str:

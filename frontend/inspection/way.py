@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gradloom.autotuning import chosen
 from gradloom.compiler.choices import Choices
-from gradloom.compiler.ir import FORWARD, FUSED, GRADIENT, GRAPH_STAGES, SIMPLIFIED, Graph, Value
+from gradloom.compiler.ir import FORWARD, FUSED, GRADIENT, GRAPH_STAGES, SIMPLIFIED, Graph, Provenance, Value
 from gradloom.compiler.passes.prepare import Split, split
 from gradloom.compiler.passes.rewrite import Rewritten, unchanged
 from gradloom.compiler.passes.weight_folding import with_folded_weights
@@ -53,7 +53,8 @@ class Way:
         """The graph that is compiled."""
         graph, _ = self._make().rebuild()
         for value, origins in graph.provenance.items():
-            graph.provenance[value] = frozenset(replace(origin, node=value.number) for origin in origins)
+            known = origins or {Provenance()}
+            graph.provenance[value] = frozenset(replace(origin, node=value.number) for origin in known)
         return graph
 
     @cached_property
