@@ -144,7 +144,7 @@ def _together(
             parts[target][2].update(joined)
             part_of.update(dict.fromkeys(joined, target))
             parts[other] = ([], [], set())
-        parts[target][is_new].append(value)
+        (parts[target][1] if is_new else parts[target][0]).append(value)
         parts[target][2].update(places)
         part_of.update(dict.fromkeys(places, target))
     return [(_sorted(gone), _sorted(come), places) for gone, come, places in parts if gone or come]

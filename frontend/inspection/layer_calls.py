@@ -72,11 +72,11 @@ def layer_network(model: Network, expand_nested: bool = False, shown: Shown | No
 def layer_json(model: Network) -> dict[str, Any]:
     """The network of a model's layers for JSON; what is inside of nested models stands in their nodes."""
     network = layer_network(model)
-    nested = {call_id: call.operation for call_id, call in _paths(model).items() if _is_nested(call.operation)}
-    nodes = [
-        {"id": node, **data, "nested": layer_json(nested[node]) if node in nested else None}
-        for node, data in network.nodes(data=True)
-    ]
+    nested = {path: _nested(call.operation) for path, call in _paths(model).items()}
+    nodes = []
+    for node, data in network.nodes(data=True):
+        inside = nested.get(node)
+        nodes.append({"id": node, **data, "nested": None if inside is None else layer_json(inside)})
     edges = [{"source": a, "target": b, **data} for a, b, data in network.edges(data=True)]
     return {"title": model.name, "nodes": nodes, "edges": edges}
 
@@ -101,10 +101,10 @@ class _Calls:
                 continue
             node = prefix + path
             sources = [made[tensor] for tensor in call.inputs if tensor in made]
-            if self.expand_nested and _is_nested(call.operation):
-                inner = call.operation.call_graph
-                given = dict(zip(inner.inputs, sources, strict=False))
-                results = self.add(call.operation, given, f"{node}/")
+            nested = _nested(call.operation) if self.expand_nested else None
+            if nested is not None:
+                given = dict(zip(nested.call_graph.inputs, sources, strict=False))
+                results = self.add(nested, given, f"{node}/")
                 made.update(zip(call.outputs, results, strict=True))
                 continue
             self.network.add_node(node, **self._said(call, node, prefix.rstrip("/")))
@@ -169,9 +169,11 @@ def _paths(model: Network) -> dict[str, Call]:
     return paths
 
 
-def _is_nested(operation: Any) -> bool:
-    """Whether what is called is a model that shows its own calls."""
-    return isinstance(operation, Network) and operation.built and operation._has_fixed_inputs
+def _nested(operation: object) -> Network | None:
+    """The model that is called, if it shows its own calls."""
+    if isinstance(operation, Network) and operation.built and operation._has_fixed_inputs:
+        return operation
+    return None
 
 
 def _shape(shape: Sequence[int | None]) -> str:

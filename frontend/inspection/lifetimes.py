@@ -133,18 +133,12 @@ def memory_report(title: str, lowering: Lowering, network: networkx.DiGraph) -> 
     plan = lowering.memory
     buffers = []
     for slot in plan.slots.values():
-        maker = min(network.predecessors(slot.name), default=None)
-        owner = network.nodes[maker] if maker is not None else {"name": slot.name, "layers": []}
+        makers = [network.nodes[call] for call in sorted(network.predecessors(slot.name))]
         # What clears a border names the buffer; who fills it says more.
-        for call in sorted(network.predecessors(slot.name)):
-            if network.nodes[call]["group"] is not None:
-                owner = network.nodes[call]
-                break
-        buffers.append(
-            LiveBuffer(
-                slot.name, slot.nbytes, slot.offset, slot.first, slot.last, owner["name"], tuple(owner["layers"])
-            )
-        )
+        makers.sort(key=lambda maker: maker["group"] is None)
+        owner: str = makers[0]["name"] if makers else slot.name
+        layers: list[str] = makers[0]["layers"] if makers else []
+        buffers.append(LiveBuffer(slot.name, slot.nbytes, slot.offset, slot.first, slot.last, owner, tuple(layers)))
     buffers.sort(key=lambda buffer: (buffer.offset, buffer.first))
     calls = len(lowering.scheduled.launches)
     return MemoryReport(title, tuple(buffers), plan.arena_bytes, plan.scratch_bytes, calls)

@@ -108,7 +108,7 @@ def function_network(
 def _in_order(functions: Mapping[str, Function]) -> Iterator[Function]:
     """Functions, each where it is first named, from what the runtime calls on."""
     seen: set[str] = set()
-    waiting = [*reversed(functions), *(name for name in (STOP, WORKER, LAUNCH) if name in functions)]
+    waiting = [*reversed([*functions]), *(name for name in (STOP, WORKER, LAUNCH) if name in functions)]
     while waiting:
         name = waiting.pop()
         if name in seen:
