@@ -117,9 +117,9 @@ def picture_of_network(digraph: networkx.DiGraph) -> Picture:
     """Return what to draw of a `networkx.DiGraph` whose nodes say it themselves.
 
     A node's attributes are `title`, `kind` ("input", "op" or "output"), and, where they apply, `type` and `note` (lines
-    below the title), `role` (which gives the colour), `layers`, `tooltip`, and `cluster`, a pair of name and kind. An
-    edge with `drawn` false is left out. Attributes of the graph are `name`, `notes` (its figures) and `heading` (what
-    its clusters are).
+    below the title), `role` or `family` or, without them, `layers` (which give the colour), `tooltip`, and `cluster`, a
+    pair of name and kind. An edge with `drawn` false is left out. Attributes of the graph are `name`, `notes` (its
+    figures) and `heading` (what its clusters are).
     """
     clusters = list(dict.fromkeys(data["cluster"] for _, data in digraph.nodes(data=True) if data.get("cluster")))
     number = {cluster: position for position, cluster in enumerate(clusters)}
@@ -142,7 +142,7 @@ def _network_box(place: Place, data: dict[str, Any]) -> Box:
         attributes=data.get("note", ""),
         type=data.get("type", ""),
         role=data.get("role", ""),
-        layers=tuple(data.get("layers", ())),
+        layers=(data["family"],) if "family" in data else tuple(data.get("layers", ())),
         tooltip=data.get("tooltip", data["title"]),
     )
 

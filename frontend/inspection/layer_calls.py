@@ -148,6 +148,7 @@ class _Calls:
             "note": ", ".join(notes),
             "role": "argument" if isinstance(operation, InputLayer) else "",
             "cluster": (inside.partition("/")[0], "model") if inside else None,
+            "family": kind,
             "class": kind,
             "shapes": shapes,
             "dtype": call.outputs[0].dtype.numpy_name,

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, LEFT, TOP, CURVE = 900.0, 380.0, 92.0, 64.0, 90.0
 """Of the chart in pixels: what its areas take, where the first begins, and the height of the curve below."""
 
+THIN = 6.0
+"""Pixels of height below which a firm outline would hide a buffer."""
+
 
 @dataclass(frozen=True)
 class LiveBuffer:
@@ -173,7 +176,8 @@ def _chart(report: MemoryReport) -> str:
             f"{buffer.name}: {buffer.nbytes:,} bytes at {buffer.offset:,}, calls {buffer.first}–{buffer.last}\n"
             f"{buffer.owner}"
         )
-        lines.append(f'<g class="buffer {hue}{" held" if buffer in held else ""}"><title>{escaped(title)}</title>')
+        css = " ".join(filter(None, ("buffer", hue, "held" * (buffer in held), "thin" * (high < THIN))))
+        lines.append(f'<g class="{css}"><title>{escaped(title)}</title>')
         lines.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{high:.1f}" rx="{min(3.0, high / 3):.1f}"/>'
         )
@@ -229,7 +233,8 @@ def _style(hues: list[int]) -> str:
 text{{font-family:{SANS};text-anchor:middle;font-size:10px}}
 .name{{font-size:17px;font-weight:700;text-anchor:start}} .note{{font-size:11px;text-anchor:start}}
 .tick{{font-family:{MONO};font-size:9.5px}} .left{{text-anchor:end}} .grid{{stroke-width:1;fill:none}}
-.buffer rect{{stroke-width:.8}} .held rect{{stroke-width:2}} .buffer:hover rect{{stroke-width:3}}
+.buffer rect{{stroke-width:.8}} .held rect{{stroke-width:2}} .thin rect{{stroke-width:.5}}
+.buffer:hover rect{{stroke-width:3}}
 {light}
 @media (prefers-color-scheme:dark){{
 {dark}
