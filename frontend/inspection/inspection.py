@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import networkx
 
     from gradloom.compiler.passes.fuse import Decision
+    from gradloom.compiler.pipeline import Lowering
     from gradloom.inspection.decisions import Why
     from gradloom.inspection.difference import Difference
     from gradloom.inspection.lifetimes import MemoryReport
@@ -71,6 +72,11 @@ class Inspection:
         if graph is None:
             return None
         return Inspection(f"what is prepared for {self.title}", Way(FORWARD, lambda: graph))
+
+    @property
+    def lowering(self) -> Lowering:
+        """The compiler's own stages as objects: schedule, memory plan, LLVM module."""
+        return self._way.lowering
 
     @property
     def decisions(self) -> list[Decision]:

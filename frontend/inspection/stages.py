@@ -113,7 +113,7 @@ class Stage:
         }
 
     def _repr_svg_(self) -> str | None:
-        return self.svg() if len(self.networkx()) <= DRAWN_WHOLE else None
+        return self.svg() if len(self._network()) <= DRAWN_WHOLE else None
 
     def _repr_html_(self) -> str:
         """The drawing, and the text below it to be opened."""
