@@ -92,11 +92,15 @@ class Constant(Op):
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a node came from: layer path, the user's `file:line`, for a gradient node its forward node's number."""
+    """Where a node came from: layer path, the user's `file:line`, for a gradient node its forward node's number.
+
+    `node` is its own number in a graph that is being followed through later stages, else None.
+    """
 
     layer: str = ""
     source: str = ""
     forward: int | None = None
+    node: int | None = None
 
     def __str__(self) -> str:
         return ", ".join(part for part in (self.layer, self.source) if part)
@@ -268,6 +272,10 @@ class Graph:
 
     def __init__(self, name: str = "graph") -> None:
         self.name = name
+        self.stage = ""
+        """What was done to it: "forward", "gradient" (nothing yet), "simplified", "fused"; "" where nobody said."""
+        self.inference = False
+        """Whether its weights stay as they are, so that more may be folded into them: a model's predictions."""
         self.values: list[Value] = []
         self.outputs: list[Output] = []
         self.groups: tuple[Group, ...] = ()
@@ -378,6 +386,7 @@ class Graph:
     def rebuild(self, name: str | None = None) -> tuple[Graph, dict[Value, Value]]:
         """Return a copy without dead nodes, and the map from old nodes to new ones."""
         copy = Graph(name or self.name)
+        copy.stage, copy.inference = self.stage, self.inference
         copy.captured = dict(self.captured)
         new: dict[Value, Value] = {}
         for value in self.live():
@@ -450,12 +459,17 @@ def _same(x: np.ndarray, y: np.ndarray) -> bool:
 GradientRule = Callable[[Value], "Sequence[Value | None]"]
 """From the cotangent of a result to the cotangents of the arguments of a function with a gradient of its own."""
 
+FORWARD, GRADIENT, SIMPLIFIED, FUSED = GRAPH_STAGES = ("forward", "gradient", "simplified", "fused")
+"""The stages that are graphs, in order."""
+
 CAPTURE_LIMIT = 1024
 """Bytes up to which an array from outside becomes a literal: a larger one would be compiled into the program."""
 
 
 _graph: ContextVar[Graph | None] = ContextVar("graph", default=None)
 _layer: ContextVar[str] = ContextVar("layer", default="")
+_owner: ContextVar[str] = ContextVar("owner", default="")
+_source: ContextVar[tuple[FrameType, str] | None] = ContextVar("source", default=None)
 _origins: ContextVar[frozenset[Provenance] | None] = ContextVar("origins", default=None)
 
 
@@ -486,6 +500,30 @@ def layer_scope(name: str) -> Iterator[None]:
 
 
 @contextmanager
+def owner_scope(name: str) -> Iterator[None]:
+    """Nodes built inside, but outside of any layer, belong to `name`."""
+    token = _owner.set(name)
+    try:
+        yield
+    finally:
+        _owner.reset(token)
+
+
+@contextmanager
+def source_scope(source: str) -> Iterator[None]:
+    """Nodes that Gradloom's own code builds inside come from the line `source`, unless the user's code calls it there.
+
+    A layer is applied whenever a program is needed; where it was made says more than where that happened.
+    """
+    # The frames of this generator and of its `__enter__` lie above the one that has the `with`.
+    token = _source.set((sys._getframe(2), source) if source else _source.get())
+    try:
+        yield
+    finally:
+        _source.reset(token)
+
+
+@contextmanager
 def origin_scope(origins: Iterable[Provenance]) -> Iterator[None]:
     """Nodes built inside come from `origins` instead of the current layer and line: gradients use it."""
     token = _origins.set(frozenset(origins))
@@ -502,16 +540,25 @@ def current_origins() -> frozenset[Provenance]:
 
 
 def current_provenance() -> Provenance:
-    """The current layer path, and the line of the innermost frame outside Gradloom."""
-    return Provenance(_layer.get(), user_line())
+    """The current layer path, and the user's line."""
+    return Provenance(_layer.get() or _owner.get(), user_line())
 
 
 def user_line() -> str:
-    """`file:line` of the innermost frame that is not Gradloom's own code, or "" if there is none."""
+    """`file:line` of the innermost frame of the user's code, or of the `source_scope` inside of it; "" without any."""
     frame: FrameType | None = sys._getframe(1)
+    scope, source = _source.get() or (None, "")
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module != "gradloom" and not module.startswith(("gradloom.", "contextlib")):
+        if frame is scope:
+            return source
+        if _is_users(frame):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+def _is_users(frame: FrameType) -> bool:
+    """Whether a frame belongs neither to Gradloom nor to Python's library; a script has no module specification."""
+    spec = frame.f_globals.get("__spec__")
+    top = "" if spec is None else spec.name.partition(".")[0]
+    return top != "gradloom" and top not in sys.stdlib_module_names

@@ -15,7 +15,7 @@ import numpy as np
 
 import gradloom.compiler.ops  # noqa: F401  (fills Op.registry)
 from gradloom.compiler.errors import GradloomError, ParseError
-from gradloom.compiler.ir import Constant, Graph, Group, Input, Op, Output, Value
+from gradloom.compiler.ir import GRAPH_STAGES, Constant, Graph, Group, Input, Op, Output, Provenance, Value
 from gradloom.compiler.types import BOOL, DTYPES, OPEN, DType, TensorType
 
 MAX_RANK = 32
@@ -24,6 +24,9 @@ MAX_SIZE = 2**62
 MAX_CONSTANT = 2**26
 """Bytes of a constant: the IR keeps small ones only, and a short text must not claim gigabytes."""
 MAX_INTEGER = 2**64
+
+INFERENCE = "inference"
+"""The word of a graph whose weights stay as they are."""
 
 _DTYPES = {dtype.name: dtype for dtype in DTYPES}
 
@@ -41,6 +44,10 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+
+
+_LAYER = re.compile(r'"(?:[^"\\]|\\.)*"|[^",\s][^",]*')
+_LAYERS = re.compile(rf"(?:{_LAYER.pattern})(?:, (?:{_LAYER.pattern}))*")
 
 
 class Token(NamedTuple):
@@ -63,6 +70,7 @@ class Node:
     type: TensorType
     op: Op
     operands: tuple[int, ...]
+    layers: tuple[str, ...] = ()
 
 
 @dataclass
@@ -89,11 +97,9 @@ class _Line:
 
     def __init__(self, number: int, text: str) -> None:
         self.number = number
-        self.tokens = [
-            Token(str(match.lastgroup), match.group(str(match.lastgroup)))
-            for match in _TOKEN.finditer(text)
-            if match.lastgroup != "comment"
-        ]
+        tokens = [Token(str(match.lastgroup), match.group(str(match.lastgroup))) for match in _TOKEN.finditer(text)]
+        self.comment = "".join(token.text[1:].strip() for token in tokens if token.kind == "comment")
+        self.tokens = [token for token in tokens if token.kind != "comment"]
         self.position = 0
 
     @property
@@ -260,6 +266,13 @@ class _Parser:
         line = self.line('`graph "name" {`')
         line.expect("graph")
         graph = Graph(line.string("the graph's name"))
+        if line.next.kind == "word" and line.next.text != INFERENCE:
+            graph.stage = line.word("a stage")
+            if graph.stage not in GRAPH_STAGES:
+                raise ParseError(
+                    f"line {line.number}: expected one of the stages {', '.join(GRAPH_STAGES)}. Received: {graph.stage}"
+                )
+        graph.inference = line.accept(INFERENCE)
         line.expect("{")
         line.end()
         self.body()
@@ -313,7 +326,8 @@ class _Parser:
         operands = line.references()
         attributes = line.attributes()
         line.end()
-        node = Node(line.number, number, type_, _op(line.number, name, attributes, type_), operands)
+        op = _op(line.number, name, attributes, type_)
+        node = Node(line.number, number, type_, op, operands, _layers(line.comment))
         # A node that several kernels compute is written in each of them.
         known = self.nodes.setdefault(number, node)
         if (known.type, known.op, known.operands) != (node.type, node.op, node.operands):
@@ -333,7 +347,7 @@ class _Parser:
             node = self.nodes[number]
             operands = [look_up(node.line, operand) for operand in node.operands]
             try:
-                value = graph.apply(node.op, *operands, provenance=())
+                value = graph.apply(node.op, *operands, provenance=map(Provenance, node.layers))
             except Exception as error:
                 # Typing rules may fail in any way on attributes that no function of `gradloom.ops` would give.
                 text = str(error) if isinstance(error, GradloomError) else f"{node.op}: attributes do not fit: {error}"
@@ -353,6 +367,16 @@ class _Parser:
             Group(k.name, k.kind, tuple(values[n] for n in k.members), tuple(look_up(k.line, n) for n in k.results))
             for k in self.kernels
         )
+
+
+def _layers(comment: str) -> tuple[str, ...]:
+    """The layer paths in a comment, as the printer writes them; what reads otherwise is for people."""
+    if not _LAYERS.fullmatch(comment):
+        return ()
+    try:
+        return tuple(json.loads(path) if path.startswith('"') else path for path in _LAYER.findall(comment))
+    except ValueError:
+        return ()
 
 
 def _op(line: int, name: str, attributes: dict[str, Any], type: TensorType) -> Op:

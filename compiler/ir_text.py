@@ -1,6 +1,6 @@
 """The text form of graphs: one line a node, exact enough to be parsed back.
 
-    graph   = 'graph' STRING '{' { node | kernel | output } '}'
+    graph   = 'graph' STRING [ STAGE ] [ 'inference' ] '{' { node | kernel | output } '}'
     node    = '%' INT ':' type '=' OP { '%' INT } [ '{' attribute { ',' attribute } '}' ]
     kernel  = 'kernel' STRING KIND '{' { node } '}' '->' { '%' INT }
     output  = 'output' STRING '=' '%' INT [ 'onto' '%' INT ]
@@ -9,13 +9,18 @@
     literal = INT | FLOAT | STRING | 'true' | 'false' | 'none' | DTYPE | type | '[' [ literal { ',' literal } ] ']'
 
 Every node, opening, closing and output has a line of its own; `#` starts a comment, which the printer uses for the
-paths of the layers that made the node. What a line leaves out is the attribute's default, and an attribute `type` that
+paths of the layers that made the node. They are no part of the graph, but behind a node they are read again, so that
+kernels keep their names. What a line leaves out is the attribute's default, and an attribute `type` that
 repeats the result's. Numbers fix the order of the nodes: where fusion lists a node in several kernels, or a kernel
 between the nodes of another, the graph's own order can still be told.
 
 A constant's `value` is a scalar (which fills the whole type), or a nested list; a large one is written as `bytes`, in
 hexadecimal, row-major and little-endian. Floats have the shortest digits that give back every bit; a NaN other than the
 usual one is `nan:0x7f800001`, with its bits. `onto` names the input whose memory an output is written onto (its donor).
+
+The stage ("forward", "gradient", "simplified", "fused") says what was done to the graph, so that compiling can go on
+from there; `inference` that weights stay as they are from run to run. The arrays of inputs of role "captured" are no
+part of the text: who runs the program supplies them by label, as for all other inputs.
 
     graph "step" {
       %0: f32[10] = input {label="bias", role="parameter"}
@@ -41,6 +46,8 @@ from gradloom.compiler.types import BOOL, F64, DType, TensorType
 COMMENT_COLUMN = 76
 """Where comments begin behind short lines: fixed, so that one longer line does not move all the others."""
 
+_MARKS = frozenset(',"\\')
+
 READABLE_ELEMENTS = 16
 """Constants with more elements than this, and not all of one value, are printed as bytes."""
 
@@ -53,7 +60,7 @@ def print_graph(graph: Graph, comments: bool = True) -> str:
 
     Without `comments` it holds nothing that is not part of the graph's identity.
     """
-    lines = [f"graph {quote(graph.name)} {{"]
+    lines = [" ".join(filter(None, ("graph", quote(graph.name), graph.stage, "inference" * graph.inference, "{")))]
     for item in _items(graph):
         if isinstance(item, Group):
             lines.append(f"  kernel {quote(item.name)} {item.kind} {{")
@@ -80,8 +87,8 @@ def node_line(graph: Graph, value: Value, indent: str = "  ", comments: bool = T
 def layer_paths(graph: Graph, value: Value) -> list[str]:
     """Return the paths of the layers that made the node, sorted."""
     paths = {origin.layer for origin in graph.provenance.get(value, ()) if origin.layer}
-    # A comment ends with its line, whatever a layer is called.
-    return sorted(path if path.isprintable() else quote(path) for path in paths)
+    # A comment ends with its line, and paths with a comma, whatever a layer is called.
+    return sorted(path if path.isprintable() and not _MARKS & {*path} else quote(path) for path in paths)
 
 
 def format_attributes(op: Op, type: TensorType) -> str:

@@ -9,16 +9,17 @@ from typing import Any
 
 from gradloom.compiler.barriers import place_barriers
 from gradloom.compiler.collection import no_garbage_collection
-from gradloom.compiler.ir import Graph
+from gradloom.compiler.ir import FUSED, SIMPLIFIED, Graph
 from gradloom.compiler.kernels.lowering import Machine
 from gradloom.compiler.loops.grammar import Kernel
 from gradloom.compiler.loops.structure import structure
 from gradloom.compiler.memory import MemoryPlan, plan_memory
 from gradloom.compiler.options import Options
-from gradloom.compiler.passes.algorithms import choose_algorithms
+from gradloom.compiler.passes.algorithms import with_algorithms
 from gradloom.compiler.passes.fuse import Decision, fuse
-from gradloom.compiler.passes.layout import choose_layouts
-from gradloom.compiler.passes.simplify import simplify
+from gradloom.compiler.passes.layout import with_layouts
+from gradloom.compiler.passes.rewrite import Rewritten, rewrite
+from gradloom.compiler.passes.simplify import RULES
 from gradloom.compiler.program import Argument, Barrier, Call, Program, Step
 from gradloom.compiler.schedule import Schedule, schedule
 
@@ -27,7 +28,10 @@ PARALLEL_BYTES = 16384
 
 
 class Lowering:
-    """A graph on its way: each stage is computed when it is first asked for."""
+    """A graph on its way: each stage is computed when it is first asked for.
+
+    A graph that is simplified or divided into kernels already, as its text may say, goes on from there.
+    """
 
     def __init__(self, graph: Graph, options: Options) -> None:
         self.graph = graph
@@ -36,16 +40,28 @@ class Lowering:
     @cached_property
     def simplified(self) -> Graph:
         """The graph after rewriting, with its parameters' layouts and its convolutions' algorithms chosen."""
-        if not self.options.simplify:
-            return self.graph.rebuild()[0]
-        simple = choose_layouts(simplify(self.graph), self.options.target.lanes)
-        result = choose_algorithms(simple, self.options.choices)
-        result.verify()
+        return self.rewritten.graph
+
+    @cached_property
+    def rewritten(self) -> Rewritten:
+        """The stage `simplified` with the rules that applied on the way, and what each node of the graph became."""
+        if not self.options.simplify or self.graph.stage == SIMPLIFIED or self.graph.groups:
+            copy, image = self.graph.rebuild()
+            return Rewritten(copy, [], image)
+        simple = rewrite(self.graph, RULES)
+        turned = simple.then(with_layouts(simple.graph, self.options.target.lanes))
+        result = turned.then(with_algorithms(turned.graph, self.options.choices))
+        result.graph.stage = SIMPLIFIED
+        result.graph.verify()
         return result
 
     @cached_property
     def _fused(self) -> tuple[Graph, list[Decision]]:
-        return fuse(self.simplified, self.options.fuse)
+        if self.graph.groups:
+            return self.graph, []
+        graph, decisions = fuse(self.simplified, self.options.fuse)
+        graph.stage = FUSED
+        return graph, decisions
 
     @property
     def fused(self) -> Graph:
@@ -70,18 +86,19 @@ class Lowering:
     @cached_property
     def steps(self) -> list[Step]:
         """The calls and barriers of a step; kernels of one structure have one name."""
-        return place_barriers(self.scheduled, self.memory, self._names)
+        return place_barriers(self.scheduled, self.memory, self.kernel_names)
 
     @cached_property
     def kernels(self) -> list[Kernel]:
         """One kernel of each structure, under the name by which the steps call it."""
         distinct: dict[str, Kernel] = {}
-        for launch, name in zip(self.scheduled.launches, self._names, strict=True):
+        for launch, name in zip(self.scheduled.launches, self.kernel_names, strict=True):
             distinct.setdefault(name, replace(launch.kernel, name=name))
         return list(distinct.values())
 
     @cached_property
-    def _names(self) -> list[str]:
+    def kernel_names(self) -> list[str]:
+        """For each launch the name of the function that it calls; launches of one structure share a function."""
         names: dict[str, str] = {}
         structures: dict[Kernel, str] = {}
         for launch in self.scheduled.launches:
@@ -115,15 +132,18 @@ class Lowering:
 
     def llvm(self) -> str:
         """The optimized LLVM IR."""
-        from gradloom.compiler.llvm import codegen
-
-        return codegen.llvm_text(self.module, self.options.target)
+        return self._texts[0]
 
     def assembly(self) -> str:
         """The machine code as assembly text."""
+        return self._texts[1]
+
+    @cached_property
+    def _texts(self) -> tuple[str, str]:
+        """Both texts at once: what takes long is the optimization before."""
         from gradloom.compiler.llvm import codegen
 
-        return codegen.assembly(self.module, self.options.target)
+        return codegen.texts(self.module, self.options.target)
 
     def program(self) -> Program:
         """The compiled program."""

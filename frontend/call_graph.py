@@ -7,13 +7,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gradloom import ops
-from gradloom.compiler.ir import Value
+from gradloom.compiler.ir import Value, owner_scope
 from gradloom.layers.input_layer import InputLayer
 from gradloom.layers.layer import Layer
 from gradloom.naming import distinct
 from gradloom.symbolic import Call, SymbolicTensor
 from gradloom.trees import LEAF, Structure, flatten, unflatten
 from gradloom.variables import Variable
+
+INPUT = "input"
+"""What the nodes belong to that read a batch, before any layer."""
 
 
 class CallGraph:
@@ -88,10 +91,11 @@ class CallGraph:
 
     def entered(self, values: Sequence[Value]) -> list[Value]:
         """Convert data to the dtypes that input layers declare."""
-        return [
-            ops.cast(value, tensor.dtype) if _is_declared(tensor) else value
-            for tensor, value in zip(self.inputs, values, strict=True)
-        ]
+        with owner_scope(INPUT):
+            return [
+                ops.cast(value, tensor.dtype) if _is_declared(tensor) else value
+                for tensor, value in zip(self.inputs, values, strict=True)
+            ]
 
     def replay(self, values: Sequence[Value]) -> list[Value]:
         """Return the outputs for these inputs: every call is made anew, in the graph that the values belong to."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from gradloom.call_graph import CallGraph
 from gradloom.compiler.errors import ShapeError
-from gradloom.compiler.ir import Value
+from gradloom.compiler.ir import Value, owner_scope
 from gradloom.compiler.types import DType
 from gradloom.layers.layer import Layer, training_scope
 from gradloom.layers.shapes import InputSpec, Shape, ShapeTree, map_shapes
@@ -173,7 +173,7 @@ class Network(Layer):
     def forward(self, inputs: Sequence[Value], training: bool) -> list[Value]:
         """Compute the model's results, in order, in the graph that is being traced; `inputs` are data as they came."""
         self.require_batches()
-        with training_scope(training):
+        with training_scope(training), owner_scope(self.name):
             values = unflatten(self.call_graph.input_structure, self.call_graph.entered(inputs))
             takes_training = {"training": training} if self._call_takes_training() else {}
             return flatten(self._called(values, **takes_training))[0]

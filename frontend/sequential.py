@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gradloom.call_graph import CallGraph
+from gradloom.compiler.ir import source_scope
 from gradloom.compiler.types import DType
 from gradloom.layers.input_layer import InputLayer
 from gradloom.layers.layer import Layer
@@ -104,7 +105,8 @@ class Sequential(Model):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         for layer in self._layers:
-            x = layer(x, training=training)
+            with source_scope(layer.source):
+                x = layer(x, training=training)
         return x
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
@@ -140,7 +142,8 @@ class Sequential(Model):
             assert self._input is not None
             tensors.append(self._input.tensor)
         for layer in layers[len(tensors) - 1 :]:
-            tensors.append(layer(tensors[-1]))
+            with source_scope(layer.source):
+                tensors.append(layer(tensors[-1]))
         self._tensors = tensors
 
     def _structure_changed(self) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gradloom import ops
-from gradloom.call_graph import is_single
+from gradloom.call_graph import INPUT, is_single
 from gradloom.compiler.autodiff import gradients
-from gradloom.compiler.ir import Graph, Value, layer_scope
+from gradloom.compiler.ir import FORWARD, GRADIENT, Graph, Value, layer_scope, source_scope
 from gradloom.compiler.types import I32, TensorType
 from gradloom.data_adapter import labels
 from gradloom.tracing import TracedGraph, finish
@@ -38,11 +38,12 @@ def output_labels(model: Model, root: str) -> list[str]:
 
 def forward_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
     """Predictions and loss of a training batch, before any gradient: the stage `forward`."""
-    trace = Trace(Graph("forward"))
-    with trace:
+    trace = _trace("forward", FORWARD)
+    with source_scope(model.setup.source), trace:
         batch = read_batch(trace.graph, rows, types)
         predictions = _predictions(model, batch, training=True)
-        loss = model.setup.total_loss(_losses(model, batch, predictions))
+        with layer_scope(LOSS):
+            loss = model.setup.total_loss(_losses(model, batch, predictions))
         _check_owned(model, trace)
         for label, value in zip(output_labels(model, PREDICTIONS), predictions, strict=True):
             trace.graph.output(label, value)
@@ -55,32 +56,34 @@ def train_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
 
     Its only results are new states, each written onto the old one: one native call runs any number of steps.
     """
-    setup, trace = model.setup, Trace(Graph("train"))
-    with trace:
+    setup, trace = model.setup, _trace("train", GRADIENT)
+    with source_scope(setup.source), trace:
         batch = read_batch(trace.graph, rows, types)
         predictions = _predictions(model, batch, training=True)
-        losses = _losses(model, batch, predictions)
-        loss = setup.total_loss(losses)
         with layer_scope(LOSS):
+            losses = _losses(model, batch, predictions)
+            loss = setup.total_loss(losses)
             for output, value in losses.items():
                 add_to(output.total, value * float(rows))
         _update_metrics(model, batch, predictions)
         _check_owned(model, trace)
         variables = model.trainable_variables
         values = [variable.symbolic(trace.graph) for variable in variables]
+        with layer_scope(LOSS):
+            derivatives = gradients([loss], values)
         with layer_scope(setup.optimizer.name):
-            setup.optimizer.apply(gradients([loss], values), variables)
+            setup.optimizer.apply(derivatives, variables)
     return finish(trace)
 
 
 def test_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
     """Loss and metrics of a batch."""
-    trace = Trace(Graph("test"))
-    with trace:
+    trace = _trace("test", FORWARD)
+    with source_scope(model.setup.source), trace:
         batch = read_batch(trace.graph, rows, types)
         predictions = _predictions(model, batch, training=False)
-        losses = _losses(model, batch, predictions)
         with layer_scope(LOSS):
+            losses = _losses(model, batch, predictions)
             for output, value in losses.items():
                 add_to(output.total, value * float(rows))
         _update_metrics(model, batch, predictions)
@@ -89,9 +92,11 @@ def test_step(model: Model, rows: int, types: DataTypes) -> TracedGraph:
 
 def predict_step(model: Model, types: Sequence[TensorType]) -> TracedGraph:
     """Predictions of a batch: the inputs are the batch itself."""
-    trace = Trace(Graph("predict"))
-    with trace:
-        inputs = [trace.graph.input(label, type) for label, type in zip(input_labels(model), types, strict=True)]
+    trace = _trace("predict", FORWARD)
+    trace.graph.inference = True
+    with source_scope(model.source), trace:
+        with layer_scope(INPUT):
+            inputs = [trace.graph.input(label, type) for label, type in zip(input_labels(model), types, strict=True)]
         predictions = model.forward(inputs, training=False)
         for label, value in zip(output_labels(model, PREDICTIONS), predictions, strict=True):
             trace.graph.output(label, value)
@@ -100,9 +105,16 @@ def predict_step(model: Model, types: Sequence[TensorType]) -> TracedGraph:
 
 def read_batch(graph: Graph, rows: int, types: DataTypes) -> dict[str, Value]:
     """Gather this step's rows of every data set."""
-    data = {label: graph.input(label, type, "data") for label, type in types}
-    indices = graph.input(ROWS, TensorType(I32, (rows,)), "indices")
-    return {label: ops.take(values, indices, axis=0) for label, values in data.items()}
+    with layer_scope(INPUT):
+        data = {label: graph.input(label, type, "data") for label, type in types}
+        indices = graph.input(ROWS, TensorType(I32, (rows,)), "indices")
+        return {label: ops.take(values, indices, axis=0) for label, values in data.items()}
+
+
+def _trace(name: str, stage: str) -> Trace:
+    graph = Graph(name)
+    graph.stage = stage
+    return Trace(graph)
 
 
 def _check_owned(model: Model, trace: Trace) -> None:

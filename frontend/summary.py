@@ -59,7 +59,7 @@ def _rows(model: Any, expand_nested: bool, depth: int = 0) -> Iterator[Row]:
             _parameters(operation),
             ", ".join(inputs) if connected else "",
         )
-        if expand_nested and hasattr(operation, "call_graph"):
+        if expand_nested and hasattr(type(operation), "call_graph"):
             yield from _rows(operation, expand_nested, depth + 1)
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gradloom.compiler import ops as compiler_ops
 from gradloom.compiler.errors import GradloomError
-from gradloom.compiler.ir import Graph, Value, user_line
+from gradloom.compiler.ir import Graph, Value, layer_scope, source_scope, user_line
 from gradloom.compiler.types import DType, TensorType
 from gradloom.naming import unique_name
 from gradloom.operators import TensorOperators
@@ -130,21 +130,16 @@ class Call:
         return [leaf for leaf in self.leaves if isinstance(leaf, SymbolicTensor)]
 
     def replay(self, values: MutableMapping[SymbolicTensor, Value]) -> None:
-        """Make the call on `values`, and add its results to them.
-
-        Nodes that would come from the line that the whole model was applied in come from the line of the call.
-        """
-        graph = next(iter(values.values())).graph
-        known, caller = len(graph.values), user_line()
+        """Make the call on `values`, and add its results to them; its nodes come from the line of the call."""
         leaves = [values[leaf] if isinstance(leaf, SymbolicTensor) else leaf for leaf in self.leaves]
         args, kwargs = unflatten(self.structure, leaves)
-        results = flatten(self.operation(*args, **kwargs))[0]
+        # A layer is a scope by itself; a function stands beside the layers, as in a summary.
+        scope: AbstractContextManager[None] = (
+            nullcontext() if isinstance(self.operation, Called) else layer_scope(self.name)
+        )
+        with source_scope(self.source), scope:
+            results = flatten(self.operation(*args, **kwargs))[0]
         values.update(zip(self.outputs, (leaf for leaf in results if isinstance(leaf, Value)), strict=True))
-        for value in graph.values[known:]:
-            graph.provenance[value] = frozenset(
-                replace(origin, source=self.source) if origin.source == caller else origin
-                for origin in graph.provenance[value]
-            )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Call:
         """Copy the calls that this one depends on, then itself: a deep network exceeds Python's recursion limit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -42,9 +42,20 @@ class TracedGraph:
 
 
 def finish(trace: Trace) -> TracedGraph:
-    """Close a trace: new states become outputs, and dead nodes go."""
+    """Close a trace: new states become outputs, and dead nodes go.
+
+    From here on the forward nodes of gradients are known by their numbers in the graph that is returned, wherever later
+    stages put them.
+    """
     trace.finish()
-    graph, _ = trace.graph.rebuild()
+    graph, new = trace.graph.rebuild()
+    numbers = {old.number: value.number for old, value in new.items()}
+    for value, origins in graph.provenance.items():
+        if any(origin.forward is not None for origin in origins):
+            graph.provenance[value] = frozenset(
+                origin if origin.forward is None else replace(origin, forward=numbers.get(origin.forward))
+                for origin in origins
+            )
     return TracedGraph(graph, trace)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradloom import losses, metrics, ops, optimizers
 from gradloom.compiler.errors import GradloomError
-from gradloom.compiler.ir import Value
+from gradloom.compiler.ir import Value, layer_scope, user_line
 from gradloom.layers.shapes import Shape
 from gradloom.losses import Loss
 from gradloom.metrics import Metric, MetricLike
@@ -50,9 +50,11 @@ class OutputSetup:
     def update_metrics(self, y: Value, predictions: Value, sample_weight: Value | None) -> None:
         """Let the metrics take in a batch; those that were given as `metrics` heed no sample weights."""
         for metric in self.plain:
-            metric.update_state(y, predictions)
+            with layer_scope(f"{self.prefix}{metric.name}"):
+                metric.update_state(y, predictions)
         for metric in self.weighted:
-            metric.update_state(y, predictions, sample_weight)
+            with layer_scope(f"{self.prefix}{metric.name}"):
+                metric.update_state(y, predictions, sample_weight)
 
     def check_targets(self, y: np.ndarray, output_shape: Shape, model: str) -> None:
         """Raise an error that names the output's layer when targets do not fit its shape."""
@@ -79,6 +81,8 @@ class TrainingSetup:
         metrics: Any,
         weighted_metrics: Any,
     ) -> None:
+        self.source = user_line()
+        """The user's `file:line` that called `compile`."""
         self.optimizer = optimizers.get(optimizer)
         self.loss: Any = _map(losses.get, loss)
         self.outputs: list[OutputSetup] = []

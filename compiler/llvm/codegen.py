@@ -43,6 +43,16 @@ def assembly(module: Any, target: Target, level: int = 2) -> str:
     return text
 
 
+def texts(module: Any, target: Target, level: int = 2) -> tuple[str, str]:
+    """What `llvm_text` and `assembly` return, in little more than the time of one."""
+    global compilations
+    compilations += 1
+    with _in_use:
+        optimized = _optimized(module, target, level)
+        # Generating code prepares the module for it, so its text is taken before.
+        return str(optimized), _machine(target, level).emit_assembly(optimized)
+
+
 def llvm_text(module: Any, target: Target, level: int = 2) -> str:
     """The text of an LLVM module after optimization; level 0 shows it as it was emitted, verified."""
     with _in_use:

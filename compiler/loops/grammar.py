@@ -16,7 +16,7 @@ A bf16 is loaded, stored, moved and converted, but not computed with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -181,17 +181,24 @@ class Kernel:
 
     def stored(self) -> set[Buffer]:
         """The buffers that the kernel writes."""
-        found: set[Buffer] = set()
+        return {statement.buffer for statement in self._statements() if isinstance(statement, Store)}
 
-        def walk(block: Block) -> None:
-            for statement in block.statements:
-                if isinstance(statement, Store):
-                    found.add(statement.buffer)
-                elif isinstance(statement, For | If):
-                    walk(statement.body)
+    def loaded(self) -> set[Buffer]:
+        """The buffers that the kernel reads."""
+        return {
+            statement.attr[0]
+            for statement in self._statements()
+            if isinstance(statement, Expr) and statement.op == "load"
+        }
 
-        walk(self.body)
-        return found
+    def _statements(self) -> Iterator[Expr | Store | For | If]:
+        """All statements, those inside of others too."""
+        waiting = [self.body]
+        while waiting:
+            for statement in waiting.pop().statements:
+                yield statement
+                if isinstance(statement, For | If):
+                    waiting.append(statement.body)
 
     def __str__(self) -> str:
         from gradloom.compiler.loops.text import print_kernel

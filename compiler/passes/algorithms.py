@@ -19,7 +19,7 @@ from gradloom.compiler.ops.movement import Reverse, Transpose
 from gradloom.compiler.ops.winograd import TAPS, TILES, WinogradConv2D, WinogradConv2DKernelGrad, WinogradKernel
 from gradloom.compiler.passes import convolution_rules
 from gradloom.compiler.passes.fixed import changes_inputs, is_fixed
-from gradloom.compiler.passes.rewrite import Draft, Rule, rewrite, rule_on
+from gradloom.compiler.passes.rewrite import Draft, Rewritten, Rule, rewrite, rule_on
 from gradloom.compiler.types import F32
 
 STREAM = 3.2
@@ -44,7 +44,12 @@ WINOGRAD = {f"F({tile}x{tile})": tile for tile in TILES}
 
 def choose_algorithms(graph: Graph, choices: Choices = NO_CHOICES) -> Graph:
     """Return the graph with convolutions replaced where another algorithm was chosen, or else seems cheaper."""
-    return rewrite(graph, (*convolution_rules.RULES, *algorithm_rules(graph, choices))).graph
+    return with_algorithms(graph, choices).graph
+
+
+def with_algorithms(graph: Graph, choices: Choices = NO_CHOICES) -> Rewritten:
+    """Return what `choose_algorithms` does, with the rules that applied."""
+    return rewrite(graph, (*convolution_rules.RULES, *algorithm_rules(graph, choices)))
 
 
 def with_padding(graph: Graph) -> Graph:

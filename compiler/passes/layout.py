@@ -16,7 +16,8 @@ from gradloom.compiler.ops.base import Elementwise
 from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.movement import Transpose
 from gradloom.compiler.passes.movement_rules import transposed_operand
-from gradloom.compiler.passes.simplify import simplify
+from gradloom.compiler.passes.rewrite import Firing, Rewritten, rewrite, unchanged
+from gradloom.compiler.passes.simplify import RULES
 from gradloom.compiler.types import TensorType
 
 SWAP = (1, 0)
@@ -29,21 +30,28 @@ STORED_ROLES = (*WEIGHT_ROLES, "state")
 
 
 def choose_layouts(graph: Graph, lanes: int = 16) -> Graph:
-    """Return the graph with short-rowed parameters transposed, where that leaves no transpose over, else `graph`.
+    """Return the graph with short-rowed parameters transposed, where that leaves no transpose over, else `graph`."""
+    return with_layouts(graph, lanes).graph
+
+
+def with_layouts(graph: Graph, lanes: int = 16) -> Rewritten:
+    """Return what `choose_layouts` does, with the rules that applied.
 
     `graph` is simplified already; `lanes` is the number of elements in a vector. A parameter is a candidate when it is
     a matrix that a matmul reads, with less than two vectors in its last axis and at least two in its first.
     """
+    result = unchanged(graph)
     for label in [
         value.op.label for value in graph.inputs if isinstance(value.op, Input) and _short(graph, value, lanes)
     ]:
         # Inputs of one family are transposed together, so that a later one may be done already.
         value = next(value for value in graph.inputs if isinstance(value.op, Input) and value.op.label == label)
         if _short(graph, value, lanes):
-            turned = simplify(_transpose_family(graph, _family(graph, value)))
-            if _transposes(turned) <= _transposes(graph):
-                graph = turned
-    return graph
+            turned = _transpose_family(graph, _family(graph, value))
+            turned = turned.then(rewrite(turned.graph, RULES))
+            if _transposes(turned.graph) <= _transposes(graph):
+                result, graph = result.then(turned), turned.graph
+    return result
 
 
 def _short(graph: Graph, value: Value, lanes: int) -> bool:
@@ -86,7 +94,7 @@ def _is_stored(value: Value) -> bool:
     return isinstance(value.op, Input) and value.op.role in STORED_ROLES and not value.op.permutation
 
 
-def _transpose_family(graph: Graph, family: Iterable[Value]) -> Graph:
+def _transpose_family(graph: Graph, family: Iterable[Value]) -> Rewritten:
     """Rebuild the graph with every member of `family` computed transposed, and transposes wherever others meet them.
 
     A donated output is left transposed, as its donor is; any other output that is a member is transposed back.
@@ -120,4 +128,5 @@ def _transpose_family(graph: Graph, family: Iterable[Value]) -> Graph:
                 result.output(out.name, as_turned(out.value), turned[out.donor])
             else:
                 result.output(out.name, as_plain(out.value), None if out.donor is None else plain[out.donor])
-    return result
+    firings = [Firing("choose_layouts", old, new) for old, new in turned.items() if isinstance(old.op, Input)]
+    return Rewritten(result, firings, plain | turned)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from gradloom.compiler.choices import NO_CHOICES, Choices
 from gradloom.compiler.ir import Constant, Graph, Input, Value
 from gradloom.compiler.ops.base import Movement
 from gradloom.compiler.ops.movement import Reshape, Transpose
-from gradloom.compiler.passes.algorithms import choose_algorithms
+from gradloom.compiler.passes.algorithms import with_algorithms
 from gradloom.compiler.passes.fixed import changes_inputs, fixed_values
+from gradloom.compiler.passes.rewrite import Firing, Rewritten, unchanged
 from gradloom.compiler.program import Argument
+
+
+@dataclass(frozen=True)
+class Split:
+    """A graph in two parts: what is computed once per set of weights, if there is such, and what reads its results.
+
+    `main` is the rewriting of the graph that came in; what has gone to `prepare` has no image, but for what is read.
+    """
+
+    prepare: Graph | None
+    main: Rewritten
+
 
 PREPARED = "prepared"
 """The role of the inputs that the prepare program supplies."""
@@ -24,13 +38,20 @@ def split_prepare(graph: Graph, choices: Choices = NO_CHOICES) -> tuple[Graph | 
     must leave its parameters as they are; a graph that writes onto one is returned whole. Algorithms are chosen before,
     so that kernels are transformed once, too; `choices` come before the cost model's own.
     """
+    parts = split(graph, choices)
+    return parts.prepare, parts.main.graph
+
+
+def split(graph: Graph, choices: Choices = NO_CHOICES) -> Split:
+    """Return what `split_prepare` does, with the rules that applied and what each node became."""
     if changes_inputs(graph):
-        return None, graph
-    graph = choose_algorithms(graph, choices)
+        return Split(None, unchanged(graph))
+    chosen = with_algorithms(graph, choices)
+    graph = chosen.graph
     fixed = fixed_values(graph)
     wanted = [value for value in _read_by_the_rest(graph, fixed) if _is_work(value)]
     if not wanted:
-        return None, graph
+        return Split(None, chosen)
     prepare, main = Graph(f"{graph.name}_prepare"), Graph(graph.name)
     prepare.captured, main.captured = dict(graph.captured), dict(graph.captured)
     inside: dict[Value, Value] = {}
@@ -48,7 +69,11 @@ def split_prepare(graph: Graph, choices: Choices = NO_CHOICES) -> tuple[Graph | 
         main.output(output.name, outside[output.value])
     for value, label in labels.items():
         prepare.output(label, inside[value])
-    return _without_unread_inputs(prepare), _without_unread_inputs(main)
+    prepare, _ = _without_unread_inputs(prepare)
+    main, kept = _without_unread_inputs(main)
+    firings = [Firing("split_prepare", value, outside[value]) for value in labels if value in outside]
+    image = {old: kept[new] for old, new in outside.items() if new in kept}
+    return Split(prepare, chosen.then(Rewritten(main, firings, image)))
 
 
 def as_stored(prepare: Graph, arguments: Iterable[Argument]) -> Graph:
@@ -99,8 +124,8 @@ def _is_work(value: Value) -> bool:
     return not isinstance(value.op, Movement) or any(_is_work(operand) for operand in value.inputs)
 
 
-def _without_unread_inputs(graph: Graph) -> Graph:
-    """The graph without inputs that none of its outputs needs."""
+def _without_unread_inputs(graph: Graph) -> tuple[Graph, dict[Value, Value]]:
+    """The graph without inputs that none of its outputs needs, and what its nodes became."""
     needed = {output.value for output in graph.outputs}
     for value in reversed(graph.values):
         if value in needed:
@@ -113,4 +138,4 @@ def _without_unread_inputs(graph: Graph) -> Graph:
             new[value] = result.copy(value, *(new[v] for v in value.inputs))
     for output in graph.outputs:
         result.output(output.name, new[output.value])
-    return result
+    return result, new

@@ -57,7 +57,10 @@ def rule_on(*ops: type) -> Callable[[Callable[[Draft, Value], Value | None]], Ru
 
 @dataclass(frozen=True)
 class Firing:
-    """One application of a rule: the node it found and the node it left, both of the draft of that sweep."""
+    """One application of a rule: the node it found and the node it left, both of the draft of that sweep.
+
+    Passes that are no sets of rules leave firings too, of the pass's name, from a node before to the one after it.
+    """
 
     rule: str
     before: Value
@@ -78,6 +81,16 @@ class Rewritten:
     graph: Graph
     firings: list[Firing] = field(default_factory=list)
     image: dict[Value, Value] = field(default_factory=dict)
+
+    def then(self, later: Rewritten) -> Rewritten:
+        """Both rewritings as one: `later` began with the graph that this one gave."""
+        image = {old: later.image[new] for old, new in self.image.items() if new in later.image}
+        return Rewritten(later.graph, [*self.firings, *later.firings], image)
+
+
+def unchanged(graph: Graph) -> Rewritten:
+    """A graph that was left as it is."""
+    return Rewritten(graph, [], {value: value for value in graph.live()})
 
 
 def rewrite(graph: Graph, rules: Sequence[Rule]) -> Rewritten:

@@ -23,6 +23,7 @@ from gradloom.compiler.ops.convolution import Conv2D
 from gradloom.compiler.ops.elementwise import Negative, before_rounding, stored_as
 from gradloom.compiler.ops.movement import Reshape
 from gradloom.compiler.passes.fixed import changes_inputs, fixed_values
+from gradloom.compiler.passes.rewrite import Firing, Rewritten, unchanged
 
 
 def fold_into_weights(graph: Graph) -> Graph:
@@ -31,7 +32,12 @@ def fold_into_weights(graph: Graph) -> Graph:
     A contraction is folded where its weights are fixed from one prediction to the next, and as far as nobody else reads
     it. A graph that writes onto its parameters is returned as it is.
     """
-    return graph if changes_inputs(graph) else _Folding(graph).run()
+    return with_folded_weights(graph).graph
+
+
+def with_folded_weights(graph: Graph) -> Rewritten:
+    """Return what `fold_into_weights` does, with a firing for each node that became part of weights or a bias."""
+    return unchanged(graph) if changes_inputs(graph) else _Folding(graph).run()
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,9 @@ class _Folding:
         self.result.captured = dict(graph.captured)
         self.new: dict[Value, Value] = {}
         self.pending: dict[Value, _Columns] = {}
+        self.contractions: dict[Value, Value] = {}
 
-    def run(self) -> Graph:
+    def run(self) -> Rewritten:
         for value in self.graph.live():
             with origin_scope(self.graph.provenance[value]):
                 columns = None if value in self.fixed else self._columns(value)
@@ -70,7 +77,12 @@ class _Folding:
                     self.pending[value] = columns
         for output in self.graph.outputs:
             self.result.output(output.name, self._built(output.value))
-        return self.result
+        firings = [
+            Firing("fold_into_weights", value, self.new[value])
+            for value, columns in self.pending.items()
+            if value in self.new and value is not columns.contraction
+        ]
+        return Rewritten(self.result, firings, self.contractions | self.new)
 
     def _columns(self, value: Value) -> _Columns | None:
         """The value as an affine map of a contraction's columns, or None if it is none, or none of its own."""
@@ -134,6 +146,7 @@ class _Folding:
             # Stored in bf16, weights are scaled before they are rounded.
             weights = stored_as(weights.dtype, apply(Multiply(), before_rounding(weights), scale))
         result = apply(op, columns.x, weights, provenance=self.graph.provenance[columns.contraction])
+        self.contractions[columns.contraction] = result
         if columns.shift is not None:
             result = apply(Add(), result, columns.shift)
         return result if result.shape == value.shape else apply(Reshape(value.shape), result)

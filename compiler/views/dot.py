@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.views.palette import KIND_HUES, NEUTRAL, box_hues, fill, rim, stroke, wash
-from gradloom.compiler.views.picture import Box, picture_of
+from gradloom.compiler.views.picture import Box, Picture, picture_of
 
 if TYPE_CHECKING:
     import graphviz
@@ -14,22 +14,27 @@ if TYPE_CHECKING:
 
 def to_dot(graph: Graph) -> str:
     """Return the graph as DOT source, for `dot -Tpdf` and the like."""
+    return draw_dot(picture_of(graph))
+
+
+def draw_dot(picture: Picture, rankdir: str = "TB", dpi: int | None = None) -> str:
+    """Return a drawing as DOT source. rankdir: "TB", "LR", "BT" or "RL". dpi: of bitmaps made of it."""
     import graphviz
 
-    picture = picture_of(graph)
     hues = box_hues(picture)
     names = {box.place: f"n{position}" for position, box in enumerate(picture.boxes)}
     dot = graphviz.Digraph(
         # Quoted by the package; a name of digits or a keyword is no problem.
-        graph.name,
-        graph_attr={"fontname": "Helvetica", "rankdir": "TB", "nodesep": "0.25", "ranksep": "0.4"},
+        picture.name,
+        graph_attr={"fontname": "Helvetica", "rankdir": rankdir, "nodesep": "0.25", "ranksep": "0.4"}
+        | ({} if dpi is None else {"dpi": str(dpi)}),
         node_attr={"fontname": "Helvetica", "fontsize": "11", "shape": "box", "style": "rounded,filled"},
         edge_attr={"arrowsize": "0.6", "color": "#8a94a3"},
     )
     for box in picture.boxes:
         if box.place.group is None:
             _add(dot, names[box.place], box, hues[box.place])
-    for number, group in enumerate(graph.groups):
+    for number, group in enumerate(picture.clusters):
         hue = KIND_HUES.get(group.kind, NEUTRAL)
         with dot.subgraph(name=f"cluster_{number}") as cluster:
             label = graphviz.escape(f"{group.name}  ({group.kind})")
@@ -38,7 +43,7 @@ def to_dot(graph: Graph) -> str:
                 if box.place.group == number:
                     _add(cluster, names[box.place], box, hues[box.place])
     for edge in picture.edges:
-        width = "1.4" if edge.crosses and graph.groups else "0.9"
+        width = "1.4" if edge.crosses and picture.clusters else "0.9"
         dot.edge(names[edge.source], names[edge.target], penwidth=width)
     return str(dot.source)
 

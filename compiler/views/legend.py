@@ -12,17 +12,12 @@ ROW = 20.0
 
 def legend(picture: Picture, hues: dict[Place, int | None], room: float) -> tuple[list[str], float, float]:
     """Return the lines of SVG, the width and the height of the legend, wrapped to `room`."""
-    graph = picture.graph
-    nodes = sum(box.kind == "op" for box in picture.boxes)
-    inputs = sum(box.kind == "input" for box in picture.boxes)
-    parts = [_count(nodes, "node"), _count(inputs, "input"), _count(len(graph.outputs), "output")]
-    if graph.groups:
-        parts.insert(0, _count(len(graph.groups), "kernel"))
+    notes = " · ".join(picture.notes)
     lines = [
-        f'<text class="graph-name" x="0" y="14">{escaped(graph.name)}</text>',
-        f'<text class="note" x="0" y="33">{" · ".join(parts)}</text>',
+        f'<text class="graph-name" x="0" y="14">{escaped(picture.name)}</text>',
+        f'<text class="note" x="0" y="33">{escaped(notes)}</text>',
     ]
-    width = max(text_width(graph.name, SANS, 18), text_width(" · ".join(parts), SANS, 11))
+    width = max(text_width(picture.name, SANS, 18), text_width(notes, SANS, 11))
     y = 58.0
     for heading, entries in _sections(picture, hues):
         x = 78.0
@@ -51,13 +46,18 @@ def _sections(picture: Picture, hues: dict[Place, int | None]) -> list[tuple[str
         sections.append(("LAYERS", shown))
     roles = dict.fromkeys(box.role for box in picture.boxes if box.role)
     if roles:
-        names = [(_swatch(f"h{palette.ROLE_HUES.get(role, 200)} input", 6), role) for role in roles]
+        kind_of = {box.role: box.kind for box in picture.boxes}
+        names = [
+            (_swatch(f"h{palette.role_hue(role)} {kind_of[role]}", 3 if kind_of[role] == "op" else 6), role)
+            for role in roles
+        ]
         sections.append(("ROLES", names))
-    if picture.graph.groups:
-        kinds = dict.fromkeys(group.kind for group in picture.graph.groups)
+    if picture.clusters:
+        kinds = dict.fromkeys(cluster.kind for cluster in picture.clusters)
         entries = [(_swatch(f"kernel k{palette.KIND_HUES.get(kind, palette.NEUTRAL)}", 3), kind) for kind in kinds]
-        lines = [(_line("edge memory"), "in memory"), (_line("edge"), "in registers")]
-        sections.append(("KERNELS", entries + lines))
+        if picture.heading == "KERNELS":
+            entries += [(_line("edge memory"), "in memory"), (_line("edge"), "in registers")]
+        sections.append((picture.heading, entries))
     return sections
 
 
@@ -68,7 +68,3 @@ def _swatch(css: str, radius: float) -> str:
 
 def _line(css: str) -> str:
     return f'<path class="{css}" d="M0 4.5H15"/>'
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

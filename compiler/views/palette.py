@@ -17,6 +17,8 @@ ROLE_HUES = {
     "indices": 200,
     "argument": 200,
     "captured": 90,
+    "prepared": 60,
+    "intermediate": 188,
     "output": 130,
 }
 
@@ -28,11 +30,16 @@ NEUTRAL = 215
 """Of a kernel of another kind."""
 
 
+def role_hue(role: str) -> int:
+    """The hue of an input's role, or of a kernel's kind."""
+    return ROLE_HUES.get(role, KIND_HUES.get(role, 200))
+
+
 def box_hues(picture: Picture) -> dict[Place, int | None]:
     """The hue of each box: its role's, else its first layer's, else none."""
     layers = {layer: HUES[number % len(HUES)] for number, layer in enumerate(picture.layers)}
     return {
-        box.place: ROLE_HUES.get(box.role, 200) if box.role else layers[box.layers[0]] if box.layers else None
+        box.place: role_hue(box.role) if box.role else layers[box.layers[0]] if box.layers else None
         for box in picture.boxes
     }
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gradloom.compiler.ir import Constant, Graph, Input, Output, Value
+from gradloom.compiler.ir import Constant, Graph, Input, Value
 from gradloom.compiler.ir_text import format_constant, format_literal, layer_paths, node_line
+
+if TYPE_CHECKING:
+    import networkx
 
 MAX_LITERAL = 14
 """Characters of a constant that are shown inside its reader; a longer one is shown by its type."""
 
 
 class Place(NamedTuple):
-    """Where a box stands: the number of its group (None: outside) and what it shows."""
+    """Where a box stands: the number of its cluster (None: outside) and what it shows."""
 
     group: int | None
-    what: Value | Output
+    what: Hashable
+
+
+class Cluster(NamedTuple):
+    """Boxes that are drawn together: a kernel, or a model inside of a model."""
+
+    name: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -57,16 +67,19 @@ class Edge:
 
 @dataclass(frozen=True)
 class Picture:
-    """The boxes and edges of a graph."""
+    """The boxes, edges and clusters of a graph of any kind; `heading` is what its clusters are, `notes` its figures."""
 
-    graph: Graph
+    name: str
+    notes: tuple[str, ...]
     boxes: tuple[Box, ...]
     edges: tuple[Edge, ...]
+    clusters: tuple[Cluster, ...] = ()
+    heading: str = "KERNELS"
 
     @property
     def layers(self) -> list[str]:
-        """Layer paths in the order of their first nodes."""
-        return list(dict.fromkeys(layer for box in self.boxes for layer in box.layers))
+        """The paths of the layers that colour boxes, in the order of their first ones; a role comes before."""
+        return list(dict.fromkeys(layer for box in self.boxes if not box.role for layer in box.layers))
 
 
 def picture_of(graph: Graph) -> Picture:
@@ -94,12 +107,54 @@ def picture_of(graph: Graph) -> Picture:
         )
         boxes.append(Box(place, "output", output.name, type=donor, role="output", tooltip=tooltip))
         edges.append(Edge(homes[output.value], place, 0, 1))
-    return Picture(graph, tuple(boxes), tuple(edges))
+    clusters = tuple(Cluster(group.name, group.kind) for group in graph.groups)
+    counts = [count(sum(box.kind == "op" for box in boxes), "node"), count(len(graph.inputs), "input")]
+    notes = [*([count(len(clusters), "kernel")] if clusters else []), *counts, count(len(graph.outputs), "output")]
+    return Picture(graph.name, tuple(notes), tuple(boxes), tuple(edges), clusters)
 
 
-def _homes(graph: Graph, places: Iterable[Place]) -> dict[Value | Output, Place]:
+def picture_of_network(digraph: networkx.DiGraph) -> Picture:
+    """Return what to draw of a `networkx.DiGraph` whose nodes say it themselves.
+
+    A node's attributes are `title`, `kind` ("input", "op" or "output"), and, where they apply, `type` and `note` (lines
+    below the title), `role` or `family` or, without them, `layers` (which give the colour), `tooltip`, and `cluster`, a
+    pair of name and kind. An edge with `drawn` false is left out. Attributes of the graph are `name`, `notes` (its
+    figures) and `heading` (what its clusters are).
+    """
+    clusters = list(dict.fromkeys(data["cluster"] for _, data in digraph.nodes(data=True) if data.get("cluster")))
+    number = {cluster: position for position, cluster in enumerate(clusters)}
+    places = {node: Place(number.get(data.get("cluster")), node) for node, data in digraph.nodes(data=True)}
+    boxes = [_network_box(places[node], data) for node, data in digraph.nodes(data=True)]
+    edges = []
+    for node, place in places.items():
+        sources = [source for source in digraph.predecessors(node) if digraph.edges[source, node].get("drawn", True)]
+        edges += [Edge(places[source], place, position, len(sources)) for position, source in enumerate(sources)]
+    named = tuple(Cluster(*cluster) for cluster in clusters)
+    name, notes = digraph.graph.get("name", ""), digraph.graph.get("notes", ())
+    return Picture(name, tuple(notes), tuple(boxes), tuple(edges), named, digraph.graph.get("heading", "GROUPS"))
+
+
+def _network_box(place: Place, data: dict[str, Any]) -> Box:
+    return Box(
+        place,
+        kind=data["kind"],
+        title=data["title"],
+        attributes=data.get("note", ""),
+        type=data.get("type", ""),
+        role=data.get("role", ""),
+        layers=(data["family"],) if "family" in data else tuple(data.get("layers", ())),
+        tooltip=data.get("tooltip", data["title"]),
+    )
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: "1 kernel", "2 kernels"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _homes(graph: Graph, places: Iterable[Place]) -> dict[Hashable, Place]:
     """The box that a reader from elsewhere gets each value from: of the kernel that stores it."""
-    homes: dict[Value | Output, Place] = {}
+    homes: dict[Hashable, Place] = {}
     stored = {Place(number, result) for number, group in enumerate(graph.groups) for result in group.results}
     for place in places:
         if place.what not in homes or (place in stored and homes[place.what] not in stored):
@@ -107,7 +162,7 @@ def _homes(graph: Graph, places: Iterable[Place]) -> dict[Value | Output, Place]
     return homes
 
 
-def _edges(place: Place, homes: dict[Value | Output, Place], inside: set[Place]) -> list[Edge]:
+def _edges(place: Place, homes: dict[Hashable, Place], inside: set[Place]) -> list[Edge]:
     assert isinstance(place.what, Value)
     operands = [operand for operand in place.what.inputs if operand in homes]
     edges = []

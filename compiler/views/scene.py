@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from gradloom.compiler.ir import Group, Value
 from gradloom.compiler.views.layout import Arrangement, Item, Key, Link, Point, arrange, assign_layers
-from gradloom.compiler.views.picture import Box, Edge, Picture, Place
+from gradloom.compiler.views.picture import Box, Cluster, Edge, Picture, Place
 from gradloom.compiler.views.typography import MONO, SANS, text_width
 
 LONG = 7
@@ -84,7 +83,7 @@ def stage(picture: Picture) -> Scene:
             if group is not None:
                 touching[group].append(edge)
     kernels = {
-        number: _Kernel(number, picture.graph.groups[number], members[number], touching[number], boxes)
+        number: _Kernel(number, picture.clusters[number], members[number], touching[number], boxes)
         for number in sorted(members)
     }
     return _Outer(picture, boxes, kernels).scene()
@@ -94,7 +93,7 @@ class _Kernel:
     """The drawing inside one kernel, with a port for each value that enters or leaves it."""
 
     def __init__(
-        self, number: int, group: Group, members: list[Box], edges: list[Edge], boxes: dict[Place, Box]
+        self, number: int, group: Cluster, members: list[Box], edges: list[Edge], boxes: dict[Place, Box]
     ) -> None:
         self.boxes = members
         self.edges: dict[Edge, int] = {}
@@ -227,7 +226,7 @@ class _Outer:
             for edge in self.shared[source, target, arrival]:
                 points = [] if tagged else self._inside(source.group, source, corner, leaving=True)
                 points = points + route_points + self._inside(edge.target.group, edge, corner, leaving=False)
-                scene.edges.append((self.boxes[source], bool(self.inner) and isinstance(source.what, Value), points))
+                scene.edges.append((self.boxes[source], bool(self.inner), points))
         return scene
 
     def _inside(
@@ -249,4 +248,4 @@ def tag_size(tag: Tag) -> tuple[float, float]:
 
 def tag_text(tag: Tag) -> str:
     """What a tag says."""
-    return f"↑ %{tag.box.number} {tag.box.title}"
+    return f"↑ {tag.box.title}" if tag.box.number is None else f"↑ %{tag.box.number} {tag.box.title}"

@@ -6,7 +6,7 @@ from gradloom.compiler.ir import Graph
 from gradloom.compiler.views import palette
 from gradloom.compiler.views.layout import Point
 from gradloom.compiler.views.legend import legend
-from gradloom.compiler.views.picture import Box, Place, picture_of
+from gradloom.compiler.views.picture import Box, Picture, Place, picture_of
 from gradloom.compiler.views.scene import Rectangle, Tag, shown_attributes, signature, stage, tag_text
 from gradloom.compiler.views.typography import MONO, SANS, escaped, text_width
 
@@ -14,15 +14,21 @@ MARGIN = 28.0
 
 
 def to_svg(graph: Graph) -> str:
-    """Return the drawing as an SVG document.
+    """Return the drawing of a graph as an SVG document."""
+    return draw_svg(picture_of(graph))
+
+
+def draw_svg(picture: Picture) -> str:
+    """Return a drawing as an SVG document.
 
     Constants stand inside their readers. Where an edge would run past many layers, the reader has a tag that names (and
     links to) what it reads. Hovering over a box shows its line of IR, with layers.
     """
-    picture = picture_of(graph)
     scene = stage(picture)
     hues = palette.box_hues(picture)
-    kinds = {number: palette.KIND_HUES.get(group.kind, palette.NEUTRAL) for number, group in enumerate(graph.groups)}
+    kinds = {
+        number: palette.KIND_HUES.get(group.kind, palette.NEUTRAL) for number, group in enumerate(picture.clusters)
+    }
     legend_lines, legend_width, legend_height = legend(picture, hues, max(scene.width, 620.0))
     width = max(scene.width, legend_width) + 2 * MARGIN
     left = (width - scene.width) / 2
@@ -32,7 +38,7 @@ def to_svg(graph: Graph) -> str:
     ids = {place: f"n{number}" for number, place in enumerate(hues)}
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img" aria-label="{escaped(graph.name)}">',
+        f'height="{height:.0f}" role="img" aria-label="{escaped(picture.name)}">',
         f"<style>{_style(used, set(kinds.values()))}</style>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto" '
         'markerUnits="userSpaceOnUse"><path class="tip" d="M0 0.8 8 4 0 7.2z"/></marker></defs>',
@@ -48,7 +54,7 @@ def to_svg(graph: Graph) -> str:
         css = "edge memory" if in_memory else "edge"
         lines.append(f'<path class="{css}" d="{_path(points)}"><title>{escaped(box.tooltip)}</title></path>')
     for number, rectangle in scene.kernels:
-        group = graph.groups[number]
+        group = picture.clusters[number]
         lines.append(_kernel_title(group.name, group.kind, kinds[number], rectangle))
     for box, rectangle in scene.boxes:
         lines += _box(box, rectangle, hues[box.place], ids[box.place])

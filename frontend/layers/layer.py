@@ -14,7 +14,7 @@ import numpy as np
 
 from gradloom import initializers, ops
 from gradloom.compiler.errors import DTypeError, ShapeError
-from gradloom.compiler.ir import Value, current_provenance, layer_scope
+from gradloom.compiler.ir import Value, current_provenance, layer_scope, user_line
 from gradloom.compiler.types import DType
 from gradloom.constructors import Constructed
 from gradloom.initializers import InitializerLike
@@ -86,6 +86,8 @@ class Layer(Constructed, Called):
         self._weights: list[Variable] = []
         self._calls: list[Call] = []
         self._made_in = current_layer_call()
+        self.source = user_line()
+        """The user's `file:line` that made the layer."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

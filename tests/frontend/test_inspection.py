@@ -164,8 +164,8 @@ def test_functions_are_inspected_too() -> None:
     assert "define " in inspection.stages["llvm"].text()
 
 
-def test_a_fused_graph_is_shown_as_it_is() -> None:
+def test_a_fused_graph_goes_on_from_there() -> None:
     text = small().inspect(mode="predict").stages["fused"].text()
     inspection = inspect_graph(parse(text))
-    assert list(inspection.stages) == ["fused"]
+    assert list(inspection.stages) == ["fused", "scheduled", "memory", "llvm", "assembly"]
     assert parse(inspection.stages["fused"].text()) == parse(text)
