@@ -5,20 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
-from typing import Any
 
 import numpy as np
 
 from gradloom.compiler.collection import no_garbage_collection
-from gradloom.compiler.ir import Graph
+from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.options import cache_key
 from gradloom.compiler.passes.prepare import as_stored
 from gradloom.compiler.pipeline import Lowering
-from gradloom.compiler.program import TIME_STAMPS, Barrier, Program
+from gradloom.compiler.program import TIME_STAMPS, Argument, Barrier, Program
 from gradloom.execution import Preparation
 from gradloom.inspection.supply import drawn
 from gradloom.runtime import cache
+from gradloom.runtime.binding import Binding
 from gradloom.runtime.executable import Executable
 from gradloom.runtime.timing import Timeline, stamps_for
 
@@ -34,7 +33,7 @@ LEAST_CALLS, MOST_CALLS = 3, 50
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured: seconds of a step by the wall, and of each of its items (calls and barriers) as medians.
+    """Seconds of a step, and of each of its items (calls and barriers): medians over `steps` steps.
 
     `items` and `busy` are what `Timeline` calls critical and busy. `sample` has the time stamps of some steps.
     """
@@ -53,38 +52,30 @@ class Measurement:
 def measure(lowering: Lowering, prepare: Graph | None, arrays: Mapping[str, np.ndarray], seconds: float) -> Measurement:
     """Run a timed program for about so many seconds on copies of `arrays`, and on drawn ones where there are none."""
     program = timed_program(lowering)
-    rows = max((a.type.size for a in program.arguments if a.role == "indices"), default=1)
-    given = _copies(program, arrays, rows)
-    if prepare is not None:
-        preparation = Preparation(as_stored(prepare, program.arguments), given)
-        preparation.update(0)
-        given |= preparation.results
+    given = copies(program, prepare, arrays)
     executable = Executable(program)
     barriers = [isinstance(step, Barrier) for step in lowering.steps]
-    binding, _ = _bound(executable, given, 1)
+    binding, _ = bound(executable, given, 1)
     with binding:
         binding.run()
         begun = time.perf_counter()
         binding.run()
         once = time.perf_counter() - begun
     steps = max(1, min(MOST_STEPS, int(CALL_SECONDS / once)))
-    binding, stamps = _bound(executable, given, steps)
-    walls: list[float] = []
+    binding, stamps = bound(executable, given, steps)
     items: list[np.ndarray] = []
     busy: list[np.ndarray] = []
     begun = time.perf_counter()
     with binding:
         binding.run(0, steps)
-        while len(walls) < LEAST_CALLS or (len(walls) < MOST_CALLS and time.perf_counter() - begun < seconds):
-            start = time.perf_counter()
+        while len(items) < LEAST_CALLS or (len(items) < MOST_CALLS and time.perf_counter() - begun < seconds):
             binding.run(0, steps)
-            walls.append((time.perf_counter() - start) / steps)
             timeline = Timeline.read(stamps, barriers, steps)
             items.append(timeline.critical)
             busy.append(timeline.busy)
-    return Measurement(
-        median(walls), _medians(items), _medians(busy), steps * len(walls), _some_steps(timeline, median(walls))
-    )
+    wall = 1e-9 * float(np.median(np.concatenate(items).sum(axis=1)))
+    sample = _some_steps(timeline, wall)
+    return Measurement(wall, _medians(items), _medians(busy), steps * len(items), sample)
 
 
 def timed_program(lowering: Lowering) -> Program:
@@ -99,9 +90,13 @@ def timed_program(lowering: Lowering) -> Program:
     return Program(**{**vars(program), "arguments": lowering.arguments})
 
 
-def _bound(executable: Executable, given: Mapping[str, np.ndarray], steps: int) -> tuple[Any, np.ndarray]:
-    """Bind arrays for calls of so many steps: rows are read in order, and anew from the first on."""
-    arrays = dict(given)
+def bound(executable: Executable, given: Mapping[str, np.ndarray], steps: int) -> tuple[Binding, np.ndarray]:
+    """Bind arrays for calls of so many steps, and return the time stamps as well: none, unless the program is timed.
+
+    Rows are read in order, and anew from the first on.
+    """
+    wanted = {argument.name for argument in executable.program.arguments}
+    arrays = {name: array for name, array in given.items() if name in wanted}
     length = min((len(given[a.name]) for a in executable.program.arguments if a.role == "data"), default=1)
     for argument in executable.program.arguments:
         if argument.role == "indices":
@@ -109,16 +104,25 @@ def _bound(executable: Executable, given: Mapping[str, np.ndarray], steps: int) 
             arrays[argument.name] = order.astype(argument.type.dtype.numpy)
         elif argument.role == TIME_STAMPS:
             arrays[argument.name] = stamps_for(argument, steps, executable.threads)
-    return executable.bind(arrays), arrays[TIME_STAMPS]
+    return executable.bind(arrays), arrays.get(TIME_STAMPS, np.empty(0, np.int64))
 
 
-def _copies(program: Program, arrays: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-    """The arrays that a program and its preparation read: what is written is a copy, what is missing is drawn."""
+def copies(program: Program, prepare: Graph | None, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that a program runs on: what it writes is a copy, what is missing drawn, and `prepare` has run."""
+    rows = max((argument.type.size for argument in program.arguments if argument.role == "indices"), default=1)
     written = {argument.name for argument in program.arguments if argument.written}
     found = {name: array.copy() if name in written else array for name, array in arrays.items()}
-    for argument in program.arguments:
-        if argument.name not in found and argument.role not in ("indices", "prepared", TIME_STAMPS):
+    wanted = [a for a in program.arguments if a.role not in ("indices", "prepared", TIME_STAMPS)]
+    if prepare is not None:
+        ops = [value.op for value in prepare.inputs if isinstance(value.op, Input)]
+        wanted += [Argument(op.label, op.type, op.role) for op in ops]
+    for argument in wanted:
+        if argument.name not in found:
             found[argument.name] = drawn(argument, rows)
+    if prepare is not None:
+        preparation = Preparation(as_stored(prepare, program.arguments), found)
+        preparation.update(0)
+        found |= preparation.results
     return found
 
 

@@ -139,7 +139,7 @@ class _Plot:
         gradient = sum(share for credit, share in kernel.credits.items() if credit.gradient)
         css = "gradient" if gradient > 0.5 else "forward" if not _is_elementwise(kernel) else "plain"
         told = (
-            f"{kernel.name}\n{kernel.what}\n{self.duration(kernel.seconds)}, {kernel.gflops:.3g} GFLOP/s, "
+            f"{kernel.label}\n{kernel.name}\n{self.duration(kernel.seconds)}, {kernel.gflops:.3g} GFLOP/s, "
             f"{kernel.gbs:.3g} GB/s, {100 * kernel.bound_share:.0f} % of the roof"
         )
         x, y = self.x(kernel.flops / kernel.bytes), self.y(kernel.gflops)

@@ -21,7 +21,7 @@ def profile_text(profile: Profile, rows: int | None) -> str:
     totals = profile.kernel_seconds
     kernels = [
         [
-            kernel.name,
+            kernel.label,
             duration(kernel.seconds),
             *_share(kernel.seconds, profile),
             _rate(kernel.gflops) if kernel.flops else "",

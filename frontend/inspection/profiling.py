@@ -42,6 +42,13 @@ class KernelTime:
     credits: Mapping[Credit, float] = field(default_factory=dict, repr=False)
 
     @property
+    def label(self) -> str:
+        """A short name: the layer that most of its work is done for, ∂ for a gradient, and the size of the work."""
+        owner = max(self.credits, key=lambda credit: self.credits[credit])
+        sign = " ∂" if owner.gradient and not self.what.startswith("∂") else ""
+        return f"{owner.path}{sign}: {self.what.rpartition(': ')[2]}"
+
+    @property
     def gflops(self) -> float:
         return 1e-9 * self.flops / self.seconds if self.seconds else 0.0
 
@@ -159,6 +166,7 @@ class Profile:
         kernels = [
             {
                 **{name: value for name, value in vars(kernel).items() if name != "credits"},
+                "label": kernel.label,
                 "gflops": kernel.gflops,
                 "gbs": kernel.gbs,
                 "credits": [{**asdict(credit), "share": share} for credit, share in kernel.credits.items()],
@@ -208,7 +216,9 @@ def profile_step(
 ) -> Profile:
     """Measure a timed program, and return its profile."""
     measurement = measure(lowering, prepare, arrays, seconds)
-    return profile_of(title, lowering, measurement, roof(measurement.threads))
+    profile = profile_of(title, lowering, measurement, roof(measurement.threads))
+    fastest = max((1e9 * kernel.gflops for kernel in profile.kernels), default=0.0)
+    return profile_of(title, lowering, measurement, roof(measurement.threads, fastest))
 
 
 def profile_of(title: str, lowering: Lowering, measurement: Measurement, machine: Roof) -> Profile:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, np.ndarray]
 
+CALLERS = ("data", "argument")
+"""Roles of what the caller of a step supplies."""
+
 DRAWN_BYTES = 64 << 20
 """Bytes of a drawn data set at most, unless a batch takes more."""
 
@@ -51,7 +54,7 @@ def model_supply(model: Model, batch_size: int, mode: str, source: Callable[[], 
         return step_graphs.predict_step(model, [argument.type for argument in batch]).arguments()
 
     def data(x: Any = None, y: Any = None) -> Arrays:
-        wanted = _data_inputs(source(), ("data", "argument"))
+        wanted = _data_inputs(source(), CALLERS)
         if x is None:
             sizes = [tensor.shape[-1] for tensor in model.call_graph.outputs]
             classes = dict(zip(step_graphs.output_labels(model, "y"), sizes, strict=True))
@@ -90,8 +93,9 @@ def function_supply(variables: Callable[[], Arrays], names: Sequence[str], sourc
 
 
 def drawn(argument: Argument, rows: int, labels: int = 2) -> np.ndarray:
-    """An array for an argument: small numbers around 0, integers from 0 up to `labels`.
+    """An array for an argument: numbers of a harmless size, integers from 0 up to `labels`.
 
+    Weights keep the size of what they are multiplied with, and what might be a variance is positive.
     rows: what a batch takes of an argument that is open in its length.
     """
     shape, dtype = argument.host_shape, argument.type.dtype.numpy
@@ -99,8 +103,12 @@ def drawn(argument: Argument, rows: int, labels: int = 2) -> np.ndarray:
         sample = max(1, math.prod(shape[1:]) * dtype.itemsize)
         shape = (max(rows, min(DRAWN_BATCHES * rows, DRAWN_BYTES // sample)), *shape[1:])
     random = np.random.default_rng(0)
-    if dtype.kind == "f":
+    if dtype.kind == "f" and argument.role in CALLERS:
         return np.asarray(random.standard_normal(shape, np.float32)).astype(dtype)
+    if dtype.kind == "f" and len(shape) < 2:
+        return np.full(shape, 1e-3 if argument.role == "hyperparameter" else 1.0, dtype)
+    if dtype.kind == "f":
+        return (random.standard_normal(shape, np.float32) / math.sqrt(max(1, math.prod(shape[:-1])))).astype(dtype)
     return np.asarray(random.integers(0, 2 if dtype.kind == "b" else labels, shape)).astype(dtype)
 
 

@@ -33,13 +33,14 @@ def trace_events(profile: Profile) -> dict[str, Any]:
                 kernel = next(calls)
                 arguments = {
                     "call": kernel.call,
+                    "group": kernel.name,
                     "kernel": kernel.kernel,
                     "layers": ", ".join(kernel.layers),
                     "flops": kernel.flops,
                     "bytes": kernel.bytes,
                     "median_us": 1e6 * kernel.seconds,
                 }
-                events.append(_event(kernel.name, "kernel", thread, begin, end, arguments))
+                events.append(_event(kernel.label, "kernel", thread, begin, end, arguments))
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": {"title": profile.title}}
 
 
