@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from gradloom.compiler.views.typography import MONO, SANS, escaped, text_width
-from gradloom.inspection.profile_text import shortened, unit_for
+from gradloom.inspection.profile_text import headline, shortened, unit_for
 from gradloom.inspection.profiling import KernelTime, LayerTime, Profile
+from gradloom.inspection.work import ELEMENTWISE
 
 MARGIN, HEAD = 28.0, 92.0
 """Around a drawing, and what its title takes."""
 
 NAMES, BARS, FIGURES, LINE, BAR = 230.0, 460.0, 190.0, 22.0, 14.0
 """Of the bar chart: columns of names, bars and figures; a line's height, and a bar's."""
+
+NAMED = 8
+"""Kernels whose names stand in the roofline, where there is room for them."""
 
 PLOT_WIDTH, PLOT_HEIGHT, SIDE, FOOT = 720.0, 400.0, 54.0, 46.0
 """Of the roofline: the plot, and the room for its scales."""
@@ -22,17 +26,13 @@ PLOT_WIDTH, PLOT_HEIGHT, SIDE, FOOT = 720.0, 400.0, 54.0, 46.0
 def bar_chart(profile: Profile, rows: int | None) -> str:
     """Draw the layers, the dearest first; those after `rows` are told in a note."""
     shown, rest = profile.layers[:rows], profile.layers[len(profile.layers[:rows]) :]
-    duration = unit_for(profile.wall_seconds)
+    duration = unit_for(max((layer.seconds for layer in shown), default=0.0))
     longest = max((layer.seconds for layer in shown), default=0.0) or 1.0
     width = 2 * MARGIN + NAMES + BARS + FIGURES
     height = HEAD + LINE * len(shown) + (LINE if rest else 0) + MARGIN
     lines = _opened(profile, "time by layer", width, height)
     keys = ["forward", *(["gradient"] if any(layer.gradient_seconds for layer in shown) else [])]
-    x = MARGIN
-    for key in keys:
-        lines.append(f'<rect class="{key}" x="{x:g}" y="{HEAD - 28:g}" width="11" height="11" rx="2.5"/>')
-        lines.append(f'<text class="note" x="{x + 17:g}" y="{HEAD - 18.5:g}">{key}</text>')
-        x += 17 + text_width(key, SANS, 11) + 18
+    lines += _legend(dict(zip(keys, keys, strict=True)), MARGIN)
     for number, layer in enumerate(shown):
         lines += _bar(layer, HEAD + LINE * number, BARS / longest, duration(layer.seconds), profile)
     if rest:
@@ -40,6 +40,16 @@ def bar_chart(profile: Profile, rows: int | None) -> str:
         y = HEAD + LINE * len(shown) + 14
         lines.append(f'<text class="note" x="{MARGIN + NAMES:g}" y="{y:g}">{len(rest)} other layers: {spent}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _legend(keys: Mapping[str, str], x: float) -> list[str]:
+    """Squares of the colours with what they mean, in a line."""
+    lines = []
+    for css, text in keys.items():
+        lines.append(f'<rect class="{css}" x="{x:.1f}" y="{HEAD - 28:g}" width="11" height="11" rx="2.5"/>')
+        lines.append(f'<text class="note" x="{x + 17:.1f}" y="{HEAD - 18.5:g}">{text}</text>')
+        x += 17 + text_width(text, SANS, 11) + 18
+    return lines
 
 
 def _bar(layer: LayerTime, y: float, scale: float, spent: str, profile: Profile) -> list[str]:
@@ -69,12 +79,14 @@ def roofline_chart(profile: Profile) -> str:
     dots = [kernel for kernel in profile.dearest if kernel.flops and kernel.bytes and kernel.seconds]
     width, height = 2 * MARGIN + SIDE + PLOT_WIDTH, HEAD + PLOT_HEIGHT + FOOT + MARGIN / 2
     lines = _opened(profile, "roofline", width, height)
+    lines += _legend({"forward": "forward", "gradient": "gradient", "plain": ELEMENTWISE}, MARGIN + SIDE + 40)
     plot = _Plot(profile, dots)
     lines += plot.grid()
     lines += plot.roofs()
     longest = max((kernel.seconds for kernel in dots), default=1.0)
     for kernel in dots:
         lines.append(plot.dot(kernel, 3 + 11 * math.sqrt(kernel.seconds / longest)))
+    lines += plot.names(dots)
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
@@ -83,7 +95,7 @@ class _Plot:
 
     def __init__(self, profile: Profile, dots: Sequence[KernelTime]) -> None:
         self.profile, self.roof = profile, profile.roof
-        self.duration = unit_for(profile.wall_seconds)
+        self.duration = unit_for(max((kernel.seconds for kernel in dots), default=0.0))
         self.peak, ridge = 1e-9 * self.roof.peak, self.roof.peak / self.roof.memory
         at = [kernel.flops / kernel.bytes for kernel in dots]
         rates = [kernel.gflops for kernel in dots]
@@ -109,7 +121,7 @@ class _Plot:
             f'<text class="note middle" x="{left + PLOT_WIDTH / 2:g}" y="{bottom + 36:g}">'
             "FLOPs for each compulsory byte</text>"
         )
-        lines.append(f'<text class="note" x="{MARGIN:g}" y="{HEAD - 12:g}">GFLOP/s</text>')
+        lines.append(f'<text class="note" x="{MARGIN:g}" y="{HEAD - 18.5:g}">GFLOP/s</text>')
         return lines
 
     def roofs(self) -> list[str]:
@@ -137,17 +149,28 @@ class _Plot:
 
     def dot(self, kernel: KernelTime, radius: float) -> str:
         gradient = sum(share for credit, share in kernel.credits.items() if credit.gradient)
-        css = "gradient" if gradient > 0.5 else "forward" if not _is_elementwise(kernel) else "plain"
+        css = "plain" if kernel.kind == ELEMENTWISE else "gradient" if gradient > 0.5 else "forward"
         told = (
             f"{kernel.label}\n{kernel.name}\n{self.duration(kernel.seconds)}, {kernel.gflops:.3g} GFLOP/s, "
             f"{kernel.gbs:.3g} GB/s, {100 * kernel.bound_share:.0f} % of the roof"
         )
         x, y = self.x(kernel.flops / kernel.bytes), self.y(kernel.gflops)
-        return f'<circle class="{css} dot" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{escaped(told)}</title></circle>'
+        circle = f'<circle class="{css} dot" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">'
+        return f"{circle}<title>{escaped(told)}</title></circle>"
 
-
-def _is_elementwise(kernel: KernelTime) -> bool:
-    return kernel.flops < 2 * kernel.bytes / 4
+    def names(self, dots: Sequence[KernelTime]) -> list[str]:
+        """The names of the dearest, beside their dots, unless one stands there already."""
+        lines: list[str] = []
+        taken: list[tuple[float, float, float]] = []
+        for kernel in dots[:NAMED]:
+            text = shortened(kernel.label, 36)
+            long = text_width(text, SANS, 10)
+            x, y = self.x(kernel.flops / kernel.bytes), self.y(kernel.gflops) + 28
+            x = min(max(x, MARGIN + SIDE + long / 2), MARGIN + SIDE + PLOT_WIDTH - long / 2)
+            if all(abs(x - other) > (long + width) / 2 + 6 or abs(y - height) > 13 for other, height, width in taken):
+                taken.append((x, y, long))
+                lines.append(f'<text class="label" x="{x:.1f}" y="{y:.1f}">{escaped(text)}</text>')
+        return lines
 
 
 def _round_numbers(low: float, high: float, most: float) -> Iterator[float]:
@@ -160,13 +183,7 @@ def _round_numbers(low: float, high: float, most: float) -> Iterator[float]:
 
 def _opened(profile: Profile, what: str, width: float, height: float) -> list[str]:
     """The begin of a drawing: colours, page and title."""
-    duration = unit_for(profile.wall_seconds)
-    threads = f"{profile.threads} thread{'s' if profile.threads > 1 else ''}"
-    note = (
-        f"a step {duration(profile.wall_seconds)} on {threads}: {len(profile.kernels)} kernels "
-        f"{duration(profile.kernel_seconds)}, {profile.barriers} barriers {duration(profile.barrier_seconds)} · "
-        f"{1e-9 * profile.flops:.3g} GFLOP · medians of {profile.steps} steps"
-    )
+    note = f"{headline(profile)}; medians of {profile.steps} steps"
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'height="{height:.0f}" role="img" aria-label="{what} of {escaped(profile.title)}">',
@@ -180,13 +197,15 @@ def _opened(profile: Profile, what: str, width: float, height: float) -> list[st
 def _colours(page: str, ink: str, quiet: str, grid: str, forward: str, gradient: str, plain: str) -> str:
     return (
         f".page{{fill:{page}}} text{{fill:{ink}}} .note,.tick,.faint{{fill:{quiet}}} .grid{{stroke:{grid}}} "
-        f".roof{{stroke:{ink}}} .dot{{stroke:{page}}} .forward{{fill:{forward}}} .gradient{{fill:{gradient}}} "
+        f".roof{{stroke:{ink}}} .dot,.label{{stroke:{page}}} .forward{{fill:{forward}}} .gradient{{fill:{gradient}}} "
         f".plain{{fill:{plain}}}"
     )
 
 
 _STYLE = f"""
 text{{font-family:{SANS};font-size:11.5px}} .title{{font-size:17px;font-weight:700}} .note{{font-size:11px}}
+
+.label{{font-size:10px;text-anchor:middle;paint-order:stroke;stroke-width:3px;stroke-linejoin:round}}
 .name,.end{{text-anchor:end}} .middle{{text-anchor:middle}} .figure{{font-variant-numeric:tabular-nums}}
 .tick{{font-family:{MONO};font-size:9.5px}} .grid{{stroke-width:1;fill:none}} .roof{{stroke-width:1.6;fill:none}}
 .upper{{stroke-dasharray:5 4}} .dot{{stroke-width:1;fill-opacity:.85}} .line:hover rect,.dot:hover{{opacity:.7}}

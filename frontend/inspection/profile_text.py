@@ -17,8 +17,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉"
 
 def profile_text(profile: Profile, rows: int | None) -> str:
     """Return the tables, each with the dearest lines first and at most so many."""
-    duration = unit_for(profile.wall_seconds)
-    totals = profile.kernel_seconds
+    duration = unit_for(max([kernel.seconds for kernel in profile.kernels] or [0.0]))
     kernels = [
         [
             kernel.label,
@@ -45,11 +44,9 @@ def profile_text(profile: Profile, rows: int | None) -> str:
     titles = ["layer", "forward", "gradient", "time", "share", "", "GFLOP/s"]
     rest = sum(kernel.seconds for kernel in profile.dearest[rows:]) if rows is not None else 0.0
     more = sum(layer.seconds for layer in profile.layers[rows:]) if rows is not None else 0.0
-    threads = f"{profile.threads} thread{'s' if profile.threads > 1 else ''}"
     lines = [
         f"profile of {profile.title}",
-        f"a step takes {duration(profile.wall_seconds)} on {threads}: {len(kernels)} kernels {duration(totals)}, "
-        f"{profile.barriers} barriers {duration(profile.barrier_seconds)}; {1e-9 * profile.flops:.3g} GFLOP",
+        headline(profile),
         f"medians of {profile.steps} steps; the machine's roof: {1e-9 * profile.roof.peak:.0f} GFLOP/s, "
         f"{1e-9 * profile.roof.memory:.0f} GB/s from memory, {1e-9 * profile.roof.shared:.0f} and "
         f"{1e-9 * profile.roof.cache:.0f} from caches",
@@ -59,6 +56,17 @@ def profile_text(profile: Profile, rows: int | None) -> str:
         *_table(titles, layers, rows, lambda count: f"{count} other layers: {duration(more)}"),
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def headline(profile: Profile) -> str:
+    """What a step takes, and how much of it is spent in kernels and at barriers."""
+    times = profile.wall_seconds, profile.kernel_seconds, profile.barrier_seconds
+    wall, kernels, barriers = (unit_for(time)(time) for time in times)
+    threads = f"{profile.threads} thread{'s' if profile.threads > 1 else ''}"
+    return (
+        f"a step takes {wall} on {threads}: {len(profile.kernels)} kernels {kernels}, "
+        f"{profile.barriers} barriers {barriers}; {1e-9 * profile.flops:.3g} GFLOP"
+    )
 
 
 def unit_for(seconds: float) -> Callable[[float], str]:

@@ -31,6 +31,7 @@ class KernelTime:
     call: int
     name: str
     kernel: str
+    kind: str
     what: str
     layers: tuple[str, ...]
     seconds: float
@@ -133,14 +134,11 @@ class Profile:
                 seconds[credit] += share * kernel.seconds
                 flops[credit] += share * kernel.flops
                 calls[credit.path][kernel.call] = None
-        rows = [
-            LayerTime(
-                path,
-                *(part[Credit(path, gradient)] for part in (seconds, flops) for gradient in (False, True)),
-                tuple(numbers),
-            )
-            for path, numbers in calls.items()
-        ]
+        rows = []
+        for path, numbers in calls.items():
+            forward, gradient = Credit(path), Credit(path, gradient=True)
+            times = seconds[forward], seconds[gradient]
+            rows.append(LayerTime(path, *times, flops[forward], flops[gradient], tuple(numbers)))
         return tuple(sorted(rows, key=lambda row: -row.seconds))
 
     def text(self, rows: int | None = 20) -> str:
@@ -234,7 +232,7 @@ def profile_of(title: str, lowering: Lowering, measurement: Measurement, machine
     for call, (launch, name, share) in enumerate(
         zip(launches, lowering.kernel_names, shares_of(launches), strict=True)
     ):
-        _, what, executed, defined = work_of(launch.group)
+        kind, what, executed, defined = work_of(launch.group)
         nbytes = compulsory_bytes([launch], lowering, rows)
         credits = credits_of(launch.group, lowering.fused)
         least = machine.seconds(share * executed, nbytes, footprint)
@@ -245,6 +243,7 @@ def profile_of(title: str, lowering: Lowering, measurement: Measurement, machine
                 call=call,
                 name=launch.group.name,
                 kernel=name,
+                kind=kind,
                 what=what,
                 layers=layers,
                 seconds=seconds[call],

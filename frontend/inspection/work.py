@@ -17,6 +17,9 @@ from gradloom.compiler.pipeline import Lowering
 from gradloom.compiler.schedule import Launch
 from gradloom.compiler.types import OPEN
 
+ELEMENTWISE = "element by element"
+"""The kind of work that is no contraction."""
+
 
 @dataclass(frozen=True)
 class Credit:
@@ -35,7 +38,7 @@ def work_of(group: Group) -> tuple[str, str, float, float]:
         sizes = [v.shape for value in group.members for v in (value, *value.inputs)]
         shape = "×".join(map(str, max(sizes, key=math.prod, default=())))
         what = {"map": "map", "rows": "rows", "reduce": "sums"}.get(group.kind, group.kind)
-        return "element by element", f"{what} {shape}" if sizes else "borders of zeros", executed, defined
+        return ELEMENTWISE, f"{what} {shape}" if sizes else "borders of zeros", executed, defined
     kind, name = _contraction(node, group.name.split("/")[0].replace(",", ", "))
     return kind, name, executed, defined
 
@@ -90,7 +93,7 @@ def _contraction(node: Value, layer: str) -> tuple[str, str]:
         y = node if isinstance(op, WinogradConv2D) else b
         size = f"F({op.tile}×{op.tile}) {a.shape[3]}→{y.shape[3]}, {y.shape[1]}²"
         return ("Winograd", size) if y is node else ("gradient of kernels", f"∂k {size}")
-    return "element by element", f"transform of kernels {a.shape[2]}→{a.shape[3]}"
+    return ELEMENTWISE, f"transform of kernels {a.shape[2]}→{a.shape[3]}"
 
 
 def shares_of(launches: Sequence[Launch]) -> list[float]:
