@@ -88,6 +88,14 @@ def test_a_kernel_that_is_read_once_moves_each_operand_once() -> None:
     )
 
 
+def test_what_is_replaced_is_read_and_written() -> None:
+    model = gl.Sequential([gl.Input((INPUTS,)), gl.layers.Dense(HIDDEN, use_bias=False, name="only")])
+    model.compile("sgd", "mse")
+    (update,) = [kernel for kernel in faked(model).kernels if kernel.label == f"only ∂: {INPUTS}×{BATCH}×{HIDDEN}"]
+    rows, learning_rate = 4 * BATCH, 4
+    assert update.bytes == 4 * (BATCH * INPUTS + BATCH * HIDDEN + 2 * INPUTS * HIDDEN) + rows + learning_rate
+
+
 def test_winograd_is_told_from_the_definition() -> None:
     model = gl.Sequential([gl.Input((16, 16, 16)), gl.layers.Conv2D(32, 3, padding="same", use_bias=False, name="c")])
     profile = gl.Model.inspect(model, 1, "predict").profile(seconds=1e-3)
@@ -183,6 +191,8 @@ def test_the_tables_fit_the_page() -> None:
     text = profile.text()
     assert max(map(len, text.splitlines())) <= 100
     assert str(profile) == text and "hidden ∂: 20×16×24" in text and "adam" in text and "100 GFLOP/s" in text
+    long = gl.Sequential([gl.Input((INPUTS,)), gl.layers.Dense(3, name="a_layer_with_a_long_name" * 5 + "_end")])
+    assert max(map(len, (lines := faked(long, mode="predict").text()).splitlines())) <= 100 and "_end" in lines
     short = profile.text(rows=2)
     assert f"{len(profile.kernels) - 2} other kernels" in short and f"{len(profile.layers) - 2} other layers" in short
 
