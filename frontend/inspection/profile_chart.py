@@ -163,7 +163,7 @@ class _Plot:
         lines: list[str] = []
         taken: list[tuple[float, float, float]] = []
         for kernel in dots[:NAMED]:
-            text = shortened(kernel.label, 36)
+            text = shortened(kernel.label, 44)
             long = text_width(text, SANS, 10)
             x, y = self.x(kernel.flops / kernel.bytes), self.y(kernel.gflops) + 28
             x = min(max(x, MARGIN + SIDE + long / 2), MARGIN + SIDE + PLOT_WIDTH - long / 2)

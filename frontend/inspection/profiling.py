@@ -16,7 +16,7 @@ from gradloom.compiler.pipeline import Lowering
 from gradloom.compiler.program import Call
 from gradloom.inspection.measuring import Measurement, measure
 from gradloom.inspection.roof import Roof, roof
-from gradloom.inspection.work import Credit, compulsory_bytes, credits_of, shares_of, work_of
+from gradloom.inspection.work import Credit, bytes_by_argument, compulsory_bytes, credits_of, shares_of, work_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class KernelTime:
 
     `seconds` is what the step spent in it, `busy_seconds` the mean of its threads: less where work is divided badly.
     `flops` are executed, `defined_flops` those of the definition, `bytes` compulsory: each operand read once, each
-    result written once. `bound_share` is the part of `seconds` in which the machine could do that at best.
+    result written once. `bound_share` is the part of `seconds` in which the machine could do that at best: at
+    peak, with arguments from where all that a step touches fits, intermediate results from the nearest cache.
     """
 
     call: int
@@ -233,9 +234,9 @@ def profile_of(title: str, lowering: Lowering, measurement: Measurement, machine
         zip(launches, lowering.kernel_names, shares_of(launches), strict=True)
     ):
         kind, what, executed, defined = work_of(launch.group)
-        nbytes = compulsory_bytes([launch], lowering, rows)
+        far, near = bytes_by_argument([launch], lowering, rows)
         credits = credits_of(launch.group, lowering.fused)
-        least = machine.seconds(share * executed, nbytes, footprint)
+        least = machine.seconds(share * executed, far, near, footprint)
         layers = tuple(dict.fromkeys(credit.path for credit in credits if credit.path))
         bound = least / seconds[call] if seconds[call] else 0.0
         kernels.append(
@@ -250,7 +251,7 @@ def profile_of(title: str, lowering: Lowering, measurement: Measurement, machine
                 busy_seconds=busy[call],
                 flops=share * executed,
                 defined_flops=share * defined,
-                bytes=nbytes,
+                bytes=far + near,
                 bound_share=bound,
                 credits=credits,
             )

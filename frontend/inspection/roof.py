@@ -61,9 +61,13 @@ class Roof:
             return self.cache
         return self.shared if footprint <= self.shared_bytes else self.memory
 
-    def seconds(self, flops: float, nbytes: float, footprint: float) -> float:
-        """The least time for so many FLOPs and bytes."""
-        return max(flops / self.peak, nbytes / self.bandwidth(footprint))
+    def seconds(self, flops: float, far: float, near: float, footprint: float) -> float:
+        """The least time for so many FLOPs and bytes.
+
+        `far` bytes are come back to after all of a footprint, `near` ones were written just now: they may lie in the
+        nearest cache that holds them.
+        """
+        return max(flops / self.peak, far / self.bandwidth(footprint) + near / self.bandwidth(near))
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"

@@ -141,7 +141,12 @@ def compulsory_bytes(launches: Sequence[Launch], lowering: Lowering, rows: int) 
 
     rows: how many rows of a data set a step reads.
     """
-    total = 0.0
+    return sum(bytes_by_argument(launches, lowering, rows))
+
+
+def bytes_by_argument(launches: Sequence[Launch], lowering: Lowering, rows: int) -> tuple[float, float]:
+    """Compulsory bytes of the step's arguments, which it comes back to once a step, and of intermediate results."""
+    arguments = intermediate = 0.0
     for buffer in {buffer for launch in launches for buffer in launch.buffers}:
         place = lowering.scheduled.places.get(buffer)
         given = lowering.arguments[place.at] if place and isinstance(place.at, int) else None
@@ -151,5 +156,9 @@ def compulsory_bytes(launches: Sequence[Launch], lowering: Lowering, rows: int) 
         border = buffer.nbytes - buffer.type.nbytes if OPEN not in buffer.type.shape else 0
         whole = math.prod(sizes) * buffer.type.dtype.itemsize
         # What clears a border has no other buffer, and leaves the inside as it is.
-        total += whole * (1 + twice) if len(launches[0].buffers) > 1 or launches[0].group.members else border
-    return total
+        nbytes = whole * (1 + twice) if len(launches[0].buffers) > 1 or launches[0].group.members else border
+        if given is None:
+            intermediate += nbytes
+        else:
+            arguments += nbytes
+    return arguments, intermediate

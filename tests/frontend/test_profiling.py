@@ -98,7 +98,7 @@ def test_what_is_replaced_is_read_and_written() -> None:
 
 def test_winograd_is_told_from_the_definition() -> None:
     model = gl.Sequential([gl.Input((16, 16, 16)), gl.layers.Conv2D(32, 3, padding="same", use_bias=False, name="c")])
-    profile = gl.Model.inspect(model, 1, "predict").profile(seconds=1e-3)
+    profile = model.inspect(1, "predict").profile(seconds=1e-3)
     (kernel,) = [kernel for kernel in profile.kernels if kernel.defined_flops]
     assert kernel.defined_flops == 2 * 9 * 16 * 16 * 16 * 32
     assert kernel.flops == 2 * 36 * (16 * 16 / 16) * 16 * 32
@@ -268,4 +268,5 @@ def test_the_roof_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("footprint", "rate"), [(10_000, 200e9), (10_001, 50e9), (10**6, 50e9), (10**6 + 1, 10e9)])
 def test_bandwidth_is_that_of_where_the_bytes_lie(footprint: int, rate: float) -> None:
     assert MACHINE.bandwidth(footprint) == rate
-    assert MACHINE.seconds(0, 1e9, footprint) == 1e9 / rate and MACHINE.seconds(1e12, 1, footprint) == 10
+    assert MACHINE.seconds(0, 1e9, 0, footprint) == 1e9 / rate and MACHINE.seconds(1e12, 1, 1, footprint) == 10
+    assert MACHINE.seconds(0, 0, footprint, 1e9) == footprint / rate
