@@ -27,6 +27,7 @@ RUNS: dict[str, list[str]] = {
     "threads": ["threads.py"],
     "startup": ["startup.py"],
     "scaling": ["scaling.py"],
+    "profiling": ["profiling.py"],
     "mlp-avx2": ["mlp.py", "--avx2", "--peers", "gradloom,numpy,torch"],
     "darknet53-avx2": ["darknet53.py", "--avx2"],
 }

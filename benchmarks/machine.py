@@ -12,71 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradloom.compiler.llvm import codegen
-from gradloom.compiler.llvm.driver import emit_driver
-from gradloom.compiler.llvm.emit import emit_kernel, new_module
 from gradloom.compiler.llvm.target import Target
-from gradloom.compiler.loops import index as ix
-from gradloom.compiler.loops.builder import Builder
-from gradloom.compiler.loops.grammar import Buffer, Expr, Kernel
-from gradloom.compiler.program import Argument, Call, Pointer, Program
-from gradloom.compiler.types import F32, TensorType
+from gradloom.inspection.roof import BLOCKS, CHAINS, executable, fma_kernel, sum_kernel
 from gradloom.runtime.executable import Executable
 from gradloom.runtime.threads import get_num_threads, set_num_threads
 from harness import machine, parser, spread, table, write_json
-
-BLOCKS = 16
-"""Parts that the threads share."""
-
-CHAINS = 12
-"""Independent sums: two fma units with a latency of four cycles need eight, and there are sixteen registers."""
-
-
-def fma_kernel(lanes: int, turns: int) -> Kernel:
-    """Each block does `turns · CHAINS` vector fmas on values in registers, from and to its part of a buffer."""
-    b = Builder("fma")
-    size = CHAINS * lanes
-    data = b.param(Buffer("data", TensorType(F32, (BLOCKS * size,))))
-    with b.parallel(BLOCKS) as block, b.vectorized(lanes):
-        places = [ix.lanes(block.index.scaled(size) + chain * lanes, lanes) for chain in range(CHAINS)]
-        start = [b.load(data, place) for place in places]
-        shrink, shift = b.const(0.5, F32, lanes), b.const(1.0, F32, lanes)
-        with b.loop(0, turns, initial=start) as loop:
-            loop.next(*(b.fma(total, shrink, shift) for total in loop.carried))
-        for place, total in zip(places, loop.results, strict=True):
-            b.store(data, place, total)
-    return b.kernel(BLOCKS)
-
-
-def sum_kernel(lanes: int, elements: int) -> Kernel:
-    """Each block adds up its part of `elements` numbers, `CHAINS` vectors at a time."""
-    b = Builder("sum")
-    stride = CHAINS * lanes
-    turns = elements // (BLOCKS * stride)
-    data = b.param(Buffer("data", TensorType(F32, (BLOCKS * turns * stride,))))
-    result = b.param(Buffer("result", TensorType(F32, (BLOCKS,))))
-    with b.parallel(BLOCKS) as block, b.vectorized(lanes):
-        zeros = [b.zero(F32, lanes)] * CHAINS
-        with b.loop(0, turns, initial=zeros) as loop:
-            first = block.index.scaled(turns * stride) + loop.index.scaled(stride)
-            parts = [b.load(data, ix.lanes(first + chain * lanes, lanes)) for chain in range(CHAINS)]
-            loop.next(*(b.add(total, part) for total, part in zip(loop.carried, parts, strict=True)))
-        total: Expr = loop.results[0]
-        for other in loop.results[1:]:
-            total = b.add(total, other)
-        b.store(result, block.index, b.reduce("add", total))
-    return b.kernel(BLOCKS)
-
-
-def executable(kernel: Kernel, target: Target) -> Executable:
-    """A program that runs one kernel on arrays named like its buffers."""
-    arguments = tuple(Argument(buffer.name, buffer.type, written=True) for buffer in kernel.buffers)
-    call = Call(kernel.name, tuple(Pointer("argument", number) for number in range(len(arguments))), kernel.blocks)
-    module = new_module(kernel.name, target)
-    emit_kernel(module, kernel, target)
-    emit_driver(module, [call], arguments, 0, 0)
-    code = codegen.compile_module(module, target)
-    return Executable(Program(kernel.name, code, arguments, 0, max_threads=BLOCKS))
 
 
 def seconds(run: Executable, arrays: dict[str, np.ndarray], rounds: int) -> list[float]:

@@ -31,14 +31,14 @@ from gradloom.compiler.passes.weight_folding import fold_into_weights
 from gradloom.compiler.pipeline import lower
 from gradloom.compiler.program import ALIGNMENT, Argument, Call, Pointer, Program
 from gradloom.compiler.types import OPEN, U8, TensorType
+from gradloom.inspection.roof import BLOCKS, CHAINS, executable, fma_kernel, sum_kernel
+from gradloom.inspection.work import compulsory_bytes, work_of
 from gradloom.runtime.binding import Binding
 from gradloom.runtime.cpus import available_cpus
 from gradloom.runtime.executable import Executable
 from gradloom.runtime.memory import allocate
 from gradloom.runtime.threads import set_num_threads
 from harness import machine, parser, table, write_json
-from machine import BLOCKS, CHAINS, executable, fma_kernel, sum_kernel
-from roofline_work import compulsory_bytes, work_of
 
 SHOWN = 22
 """Lines of a table."""

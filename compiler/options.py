@@ -21,7 +21,7 @@ class Options:
 
     `cores` is the number of threads to divide work for (any number runs the program, with the same results);
     `memory_limit` in bytes; without `simplify` or `fuse`, graphs go through these stages unchanged;
-    `choices` come before the cost models' own.
+    `choices` come before the cost models' own; `timed` code notes when each thread begins and ends each kernel.
     """
 
     target: Target = field(default_factory=Target.host)
@@ -30,6 +30,7 @@ class Options:
     fuse: bool = True
     memory_limit: int | None = None
     choices: Choices = NO_CHOICES
+    timed: bool = False
 
 
 @cache

@@ -20,7 +20,7 @@ from gradloom.compiler.passes.fuse import Decision, fuse
 from gradloom.compiler.passes.layout import with_layouts
 from gradloom.compiler.passes.rewrite import Rewritten, rewrite
 from gradloom.compiler.passes.simplify import RULES
-from gradloom.compiler.program import Argument, Barrier, Call, Program, Step
+from gradloom.compiler.program import Argument, Barrier, Call, Program, Step, time_stamps
 from gradloom.compiler.schedule import Schedule, schedule
 
 PARALLEL_BYTES = 16384
@@ -116,7 +116,10 @@ class Lowering:
             for buffer, footprint in launch.footprints.items()
             if footprint.writes and buffer in self.scheduled.places
         }
-        return tuple(replace(a, written=number in written) for number, a in enumerate(self.scheduled.arguments))
+        arguments = [replace(a, written=number in written) for number, a in enumerate(self.scheduled.arguments)]
+        if self.options.timed:
+            arguments.append(time_stamps(len(self.steps)))
+        return tuple(arguments)
 
     @cached_property
     def module(self) -> Any:

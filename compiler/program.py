@@ -8,6 +8,10 @@ Object code exports three functions (written by `gradloom.compiler.llvm.driver`,
 
 `arguments` points to one pointer for each `Argument`, `arena` to `arena_bytes + threads * scratch_bytes` bytes. The
 memory of a thread pool has the layout of `POOL_BYTES`, `SLOT_BYTES` and the offsets below.
+
+A timed program has one more argument, of role `TIME_STAMPS`: int64 of shape (?, points, 2). In step s of a call on n
+threads, thread t fills row `s * n + t`: the time before its first call or barrier, then that after each, as seconds and
+nanoseconds of the system's monotonic clock. `points` is rounded up so that no two threads share a cache line.
 """
 
 from __future__ import annotations
@@ -19,10 +23,16 @@ from functools import cached_property
 from typing import Any
 
 from gradloom.compiler.errors import GradloomError
-from gradloom.compiler.types import OPEN, TensorType, as_dtype
+from gradloom.compiler.types import I64, OPEN, TensorType, as_dtype
 
 ALIGNMENT = 64
 """Bytes to which the arena and the buffers in it are aligned: a cache line, and the widest vector."""
+
+TIME_STAMPS = "time stamps"
+"""Role and name of the argument that a timed program notes the time in."""
+
+STAMP_BYTES = 16
+"""Of a time stamp: what `clock_gettime` writes on 64-bit systems, two i64."""
 
 LAUNCH, WORKER, STOP = "gradloom_launch", "gradloom_worker", "gradloom_stop"
 
@@ -43,6 +53,13 @@ _VERSION = 2
 
 class ProgramError(GradloomError, ValueError):
     """Bytes are no serialized program of this version, or contradict themselves."""
+
+
+def time_stamps(items: int) -> Argument:
+    """The argument in which a program notes the time around each of so many calls and barriers of a step."""
+    stamps_of_a_line = 2 * ALIGNMENT // STAMP_BYTES
+    points = -(-(items + 1) // stamps_of_a_line) * stamps_of_a_line
+    return Argument(TIME_STAMPS, TensorType(I64, (OPEN, points, 2)), TIME_STAMPS, written=True)
 
 
 def pool_bytes(threads: int) -> int:

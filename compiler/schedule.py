@@ -158,7 +158,7 @@ class _Scheduler:
         """Memory for a result that stays within the step."""
         border = self.borders.get(value, NO_BORDER)
         buffer = Buffer(f"v{value.number}", value.type, panel=self.panelled.get(value, 0), border=border)
-        self._clear_border(buffer)
+        self._clear_border(value, buffer)
         return buffer
 
     def _borders(self) -> dict[Value, Border]:
@@ -171,10 +171,10 @@ class _Scheduler:
                 borders[x] = (sides[0], sides[1], sides[2], sides[3])
         return borders
 
-    def _clear_border(self, buffer: Buffer) -> None:
+    def _clear_border(self, value: Value, buffer: Buffer) -> None:
         if any(buffer.border):
             lanes = self.machine.lanes([buffer.type.dtype])
-            group = Group(f"border/{buffer.name}", "map", (), ())
+            group = Group(f"border/{buffer.name}", "map", (), (value,))
             self._append(lower_border(buffer, lanes), group, {buffer: buffer})
 
     def _bordered_operands(self, group: Group) -> dict[Value, Buffer]:
@@ -186,7 +186,7 @@ class _Scheduler:
                 continue
             if x not in self.bordered:
                 self.bordered[x] = Buffer(f"bordered{x.number}", x.type, border=self.borders[x])
-                self._clear_border(self.bordered[x])
+                self._clear_border(x, self.bordered[x])
                 self._copy(x, self.buffers[storage(x)], self.bordered[x])
             found[x] = self.bordered[x]
         return found

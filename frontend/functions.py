@@ -18,7 +18,7 @@ from gradloom.compiler.types import TensorType, as_dtype
 from gradloom.execution import CompiledGraph
 from gradloom.naming import distinct
 from gradloom.runtime.locks import new_lock
-from gradloom.tracing import TensorSpec, finish, varied
+from gradloom.tracing import TensorSpec, TracedGraph, finish, varied
 from gradloom.trees import LEAF, Structure, as_array, flatten, leaf_names, unflatten
 from gradloom.variables import Trace
 
@@ -93,12 +93,17 @@ def trace(f: Function, *specs: Any, **named_specs: Any) -> Graph:
     A spec is a `gl.TensorSpec`, or an array whose type is meant, or a tuple, list or dict of them. Inputs are named
     like `f`'s parameters, outputs "result" ("result.0" and so on for containers).
     """
+    return traced_call(f, *specs, **named_specs)[0].graph
+
+
+def traced_call(f: Function, *specs: Any, **named_specs: Any) -> tuple[TracedGraph, list[str]]:
+    """Return what `trace` does, with the variables that `f` reads, and the names of its arguments."""
     leaves, structure = flatten((specs, named_specs))
     names = _argument_names(f, specs, named_specs)
     types = tuple(_spec_type(leaf, f"argument {name}") for leaf, name in zip(leaves, names, strict=True))
     tracing = Trace(Graph(_name(f)))
     trace_call(tracing, f, structure, types, names)
-    return finish(tracing).graph
+    return finish(tracing), names
 
 
 def grad(f: Function, argnums: int | Sequence[int] = 0) -> Function:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gradloom.compiler.errors import GradloomError
-from gradloom.compiler.program import Argument
+from gradloom.compiler.program import TIME_STAMPS, Argument
 from gradloom.compiler.types import OPEN, TensorType
 from gradloom.runtime import memory
 from gradloom.runtime.memory import address
@@ -61,6 +61,8 @@ class Binding:
         self._table = (ctypes.c_void_p * max(1, len(arguments)))(*addresses)
         self._table_address = ctypes.addressof(self._table)
         self._rows = _Rows.of(arguments, self._arrays)
+        pairs = zip(arguments, self._arrays, strict=True)
+        self._stamps = next((array for argument, array in pairs if argument.role == TIME_STAMPS), None)
         self._depth = 0
         self._version: Hashable = None
 
@@ -80,10 +82,16 @@ class Binding:
         with self.executable.turn:
             for rows in self._rows:
                 rows.check(first, steps)
+            threads = self.executable.threads
+            if self._stamps is not None and len(self._stamps) < steps * threads:
+                raise ArgumentError(
+                    f"{TIME_STAMPS!r}: Expected at least {steps * threads} rows, for {steps} steps on {threads} "
+                    f"threads. Received: {len(self._stamps)}"
+                )
             if self._depth == 0:
                 self._convert(version)
             try:
-                self.executable.launch(self._table_address, first, steps)
+                self.executable.launch(self._table_address, first, steps, threads)
             finally:
                 if self._depth == 0:
                     self._write_back()
@@ -156,7 +164,8 @@ class _Rows:
     def of(arguments: tuple[Argument, ...], arrays: tuple[np.ndarray, ...]) -> list[_Rows]:
         """What to check: nothing for a program that reads no data set by rows."""
         pairs = list(zip(arguments, arrays, strict=True))
-        lengths = [(len(array), argument.name) for argument, array in pairs if OPEN in argument.type.shape]
+        sets = [pair for pair in pairs if OPEN in pair[0].type.shape and pair[0].role != TIME_STAMPS]
+        lengths = [(len(array), argument.name) for argument, array in sets]
         length, data = min(lengths, default=(np.iinfo(np.int64).max, ""))
         return [_Rows(argument, array, data, length) for argument, array in pairs if argument.role == "indices"]
 

@@ -53,9 +53,13 @@ class Executable:
             binding = self._last = self.bind(arrays)
         binding.run(first, steps, version)
 
-    def launch(self, table: int, first: int, steps: int) -> None:
+    @property
+    def threads(self) -> int:
+        """How many threads the next run asks for."""
+        return min(get_num_threads(), self.program.max_threads)
+
+    def launch(self, table: int, first: int, steps: int, threads: int) -> None:
         """Call native code with the arguments' addresses in `table`; the caller, a binding, holds `turn`."""
-        threads = min(get_num_threads(), self.program.max_threads)
         if threads > self._arena_threads:
             # The old arena goes first: two of them may be more than there is memory for.
             self._arena, self._arena_threads = np.empty(0, np.uint8), 0

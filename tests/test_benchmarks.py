@@ -429,3 +429,13 @@ def test_the_roofline_is_measured_and_drawn(module: Module, tmp_path: Path) -> N
     assert drawn.returncode == 0, drawn.stderr
     picture = (tmp_path / "roofline-mlp.svg").read_text()
     assert "MLP, train step of 128" in picture and "FLOPs for each compulsory byte" in picture
+
+
+def test_profiles_are_compared_with_the_wall(tmp_path: Path) -> None:
+    out = tmp_path / "profiling.json"
+    done = run("profiling.py", "--quick", "--only", "MLP, train step of 32", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    written = json.loads(out.read_text())
+    (rounds,) = written["results"].values()
+    assert len(rounds) == 5 and all(min(one.values()) > 0 for one in rounds)
+    assert [aim["unit"] for aim in written["aims"]] == ["% off", "%"]

@@ -47,7 +47,12 @@ def other_divisions(node: Value, machine: Machine) -> list[Division]:
 
 def multiplications(node: Value) -> int:
     """How many multiplications the definition of a contraction takes."""
-    return sum(map(_multiplications, _products(node)))
+    return sum(multiplications_by_kernel(node))
+
+
+def multiplications_by_kernel(node: Value) -> list[int]:
+    """How many multiplications each of a contraction's kernels does; of none that is 0 there is a kernel."""
+    return list(map(_multiplications, _products(node)))
 
 
 def _multiplications(product: Product) -> int:

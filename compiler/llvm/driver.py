@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import llvmlite.ir as ll
 
 from gradloom.compiler.errors import VerificationError
-from gradloom.compiler.llvm.emit import I8, I64, POINTER, VOID, declare
+from gradloom.compiler.llvm.emit import I8, I32, I64, POINTER, VOID, declare
 from gradloom.compiler.llvm.pool import RUN_PARAMETERS, emit_barrier, emit_pool
-from gradloom.compiler.program import ALIGNMENT, Argument, Barrier, Call, Pointer, Step
+from gradloom.compiler.program import ALIGNMENT, STAMP_BYTES, TIME_STAMPS, Argument, Barrier, Call, Pointer, Step
 
 
 def emit_driver(
@@ -19,7 +20,8 @@ def emit_driver(
 
     `schedule` is one step; the steps of a run follow each other without anything between, so that what the last calls
     of a step and the first of the next share needs a barrier as well. Each thread's scratch begins at
-    `arena + arena_bytes + thread * scratch_bytes`; both sizes are multiples of `ALIGNMENT`.
+    `arena + arena_bytes + thread * scratch_bytes`; both sizes are multiples of `ALIGNMENT`. With an argument for time
+    stamps each thread notes the time around all that it does; without one nothing is emitted for it.
     """
     run = ll.Function(module, ll.FunctionType(VOID, RUN_PARAMETERS), "gradloom_run")
     run.linkage = "internal"
@@ -67,14 +69,17 @@ class _Run:
         self.step = self.b.add(self.first, step)
         for pointer in dict.fromkeys(p for call in schedule if isinstance(call, Call) for p in call.arguments):
             self._place(pointer)
+        stamps = self._stamps(step)
         passed = 0
-        for item in schedule:
+        for number, item in enumerate(schedule):
+            self._stamp(stamps, number)
             if isinstance(item, Call):
                 self._call(item)
                 continue
             passed += 1
             with self.b.if_then(self.b.icmp_signed(">", self.threads, I64(1))):
                 self.b.call(barrier, [self.epochs, self.thread, self.threads, self.b.add(epoch, I64(passed))])
+        self._stamp(stamps, len(schedule))
         following = self.b.add(step, I64(1))
         step.add_incoming(I64(0), self.entry.block)
         step.add_incoming(following, self.b.block)
@@ -95,6 +100,28 @@ class _Run:
             raise VerificationError(f"{call.kernel}: Expected {expected} buffers. Received: {received} in {call}")
         with self.b.if_then(self.b.icmp_signed("<", begin, end)):
             self.b.call(kernel, [*pointers, self.scratch, begin, end])
+
+    def _stamps(self, step: ll.Value) -> ll.Value | None:
+        """The address of the thread's time stamps of this step, None for a program that is not timed."""
+        number = next((n for n, argument in enumerate(self.arguments) if argument.role == TIME_STAMPS), None)
+        if number is None:
+            return None
+        points = self.arguments[number].type.shape[1]
+        base = self.entry.load(self._offset(self.entry, self.table, I64(8 * number)), typ=POINTER)
+        row = self.b.add(self.b.mul(step, self.threads), self.thread)
+        return self._offset(self.b, base, self.b.mul(row, I64(points * STAMP_BYTES)))
+
+    def _stamp(self, stamps: ll.Value | None, place: int) -> None:
+        """Emit a look at the clock, if the program is timed: it ends one call or barrier and begins the next.
+
+        Cycle counters would be a little cheaper, but on aarch64 user code may not read the one that LLVM means, and
+        they would need calibrating. The C library's monotonic clock counts nanoseconds, is the same on all cores,
+        reads the processor's counter without a system call on both architectures, and is Python's `perf_counter`.
+        """
+        if stamps is not None:
+            clock = declare(self.module, "clock_gettime", I32, [I32, POINTER])
+            at = self._offset(self.b, stamps, I64(STAMP_BYTES * place))
+            self.b.call(clock, [I32(time.CLOCK_MONOTONIC), at])
 
     def _share(self, blocks: int) -> tuple[ll.Value, ll.Value]:
         if blocks not in self.shares:

@@ -107,11 +107,16 @@ def _transpose_family(graph: Graph, family: Iterable[Value]) -> Rewritten:
 
     def as_plain(value: Value) -> Value:
         if value not in plain:
-            plain[value] = result.apply(Transpose(SWAP), turned[value])
+            # A transpose belongs to who made what it turns, whoever reads it.
+            with origin_scope(graph.provenance[value]):
+                plain[value] = result.apply(Transpose(SWAP), turned[value])
         return plain[value]
 
     def as_turned(value: Value) -> Value:
-        return turned[value] if value in turned else transposed_operand(plain[value], SWAP)
+        if value in turned:
+            return turned[value]
+        with origin_scope(graph.provenance[value]):
+            return transposed_operand(plain[value], SWAP)
 
     for value in graph.live():
         with origin_scope(graph.provenance[value]):

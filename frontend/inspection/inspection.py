@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from gradloom.compiler.choices import Choices
 from gradloom.compiler.ir import FORWARD, FUSED, GRADIENT, GRAPH_STAGES, Graph, Value
 from gradloom.compiler.types import DType, as_dtype
-from gradloom.functions import trace
+from gradloom.functions import traced_call
 from gradloom.inspection.stages import GraphStage, Stage
+from gradloom.inspection.supply import Supply, function_supply, model_supply
 from gradloom.inspection.way import Way
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gradloom.inspection.decisions import Why
     from gradloom.inspection.difference import Difference
     from gradloom.inspection.lifetimes import MemoryReport
+    from gradloom.inspection.profiling import Profile
     from gradloom.model import Model
 
 MODES = ("train", "evaluate", "predict")
@@ -49,9 +51,10 @@ class Inspection:
     stage can be looked at even if a later one fails.
     """
 
-    def __init__(self, title: str, way: Way, layers: Stage | None = None) -> None:
+    def __init__(self, title: str, way: Way, layers: Stage | None = None, supply: Supply | None = None) -> None:
         self.title = title
         self._way = way
+        self._supply = supply or Supply()
         graphs = [GraphStage(name, lambda name=name: way.graph(name)) for name in way.stages]  # type: ignore[misc]
         stages = [*([] if layers is None else [layers]), *graphs, *_lowered(way)]
         self.stages: Mapping[str, Stage] = MappingProxyType(_Stages({stage.name: stage for stage in stages}))
@@ -116,6 +119,26 @@ class Inspection:
         from gradloom.inspection.decisions import why
 
         return why(self._way.lowering, self._way.rewritten.firings, target)
+
+    def profile(self, *data: Any, seconds: float = 1.0, **named_data: Any) -> Profile:
+        """Run the step for about so many seconds, and return where its time goes: by kernel and by layer.
+
+        data: `x` and `y` as `fit` takes them, at least a batch; of a function its arguments. Without any they are
+        drawn. The program is one of its own, which notes the time around each kernel, and works on copies: weights,
+        states and random numbers of the model stay as they are. Raises `ValueError` for data of other types than those
+        that were inspected.
+        """
+        from gradloom.compiler import pipeline  # loads LLVM
+        from gradloom.compiler.options import Options
+        from gradloom.inspection.profiling import profile_step
+        from gradloom.runtime.cpus import available_cpus
+
+        if not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+            raise ValueError(f"Expected seconds as a positive number. Received: seconds={seconds!r}")
+        arrays = {**self._supply.data(*data, **named_data), **self._supply.variables()}
+        parts = self._way.parts
+        options = Options(cores=available_cpus(), choices=self._way.choices, timed=True)
+        return profile_step(self.title, pipeline.lower(parts.main.graph, options), parts.prepare, arrays, seconds)
 
     def became(self, stage: str, node: Value | int | str) -> list[Any]:
         """Return the ids of the nodes of the next stage that a node of this one became; none if it has gone.
@@ -225,14 +248,17 @@ def inspect_model(
         way = Way(FORWARD, lambda: model.test_graph(batch_size, dtype), seconds=seconds)
     else:
         way = Way(FORWARD, lambda: model.predict_graph(batch_size, dtype), seconds=seconds)
-    return Inspection(f"{model.name!r} (mode {mode!r}, batch size {batch_size})", way, _layers(model))
+    supply = model_supply(model, batch_size, mode, lambda: way.source)
+    return Inspection(f"{model.name!r} (mode {mode!r}, batch size {batch_size})", way, _layers(model), supply)
 
 
 def inspect(function: Callable[..., Any], *specs: Any, **named_specs: Any) -> Inspection:
     """Return the stages of a Python function of arrays, for arguments of the types `specs` (see `gl.trace`)."""
-    graph = trace(function, *specs, **named_specs)
+    traced, names = traced_call(function, *specs, **named_specs)
+    graph = traced.graph
     graph.stage = FORWARD
-    return Inspection(f"graph {graph.name!r}", Way(FORWARD, lambda: graph))
+    supply = function_supply(traced.arguments, names, lambda: graph)
+    return Inspection(f"graph {graph.name!r}", Way(FORWARD, lambda: graph), supply=supply)
 
 
 def inspect_graph(graph: Graph) -> Inspection:

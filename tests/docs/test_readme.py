@@ -28,6 +28,7 @@ def test_the_code_of_the_readme_runs(
             header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
             (tmp_path / f"{prefix}-{part}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
     monkeypatch.setenv("GRADLOOM_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # the code writes a file
 
     names: dict[str, object] = {}
     codes = blocks(ROOT / "README.md", "python")
