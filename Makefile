@@ -10,7 +10,7 @@ TYPED := build/typed
 .DELETE_ON_ERROR:
 # Two installations at a time would fight over one environment.
 .NOTPARALLEL:
-.PHONY: help demo test smoke check bench docs clean
+.PHONY: help demo test smoke check bench report docs clean
 
 help: ## Say what the targets do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ check: $(VENV)/test.stamp ## Check format, lint and, on the installed package, s
 
 bench: $(VENV)/bench.stamp ## Measure everything beside other frameworks, into out/bench (ARGS="--quick", ARGS=darknet53)
 	$(RUN) benchmarks/bench.py $(ARGS)
+
+report: $(VENV)/test.stamp ## Write what the compiler makes of three programs into out/reports (ARGS=darknet53-train)
+	$(RUN) examples/reports.py $(ARGS)
 
 docs: $(VENV)/test.stamp $(VENV)/examples.stamp ## Run the code of the documentation
 	$(RUN) -m pytest tests/docs $(ARGS)

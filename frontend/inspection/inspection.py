@@ -8,10 +8,12 @@ on the stages are those of the program that runs for each batch; `Inspection.pre
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache, cached_property
 from html import escape
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -177,6 +179,17 @@ class Inspection:
         if stage == "memory":
             return [way.lowering.kernel_names[node]] if isinstance(node, int) else []
         return [node] if stage == "llvm" else []
+
+    def save(self, path: str | os.PathLike[str], profile: Profile | None = None) -> Path:
+        """Write everything there is to see as one HTML file, `report.html` for example, and return its path.
+
+        The file needs no network and no other file; without JavaScript it shows the stages as text. It is written as
+        a whole or not at all. profile: what `profile` returned, to be shown beside the kernels and layers.
+        Raises `OSError` where it cannot be written.
+        """
+        from gradloom.inspection.report import save_report
+
+        return save_report(self, path, profile)
 
     def json(self) -> dict[str, Any]:
         """Return all stages, and what each node became in the next stage, as `json.dumps` takes it.

@@ -1,0 +1,5 @@
+"""The report: everything an inspection shows in one HTML file, which needs no network and no other file."""
+
+from gradloom.inspection.report.page import report_html, save_report
+
+__all__ = ["report_html", "save_report"]
