@@ -12,6 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -22,7 +23,8 @@ from gradloom.compiler.ops.movement import Reshape
 from gradloom.compiler.types import OPEN, TensorType
 
 Fails = Callable[[Graph], bool]
-Note = Callable[[str, Graph], None]
+Note = Callable[[str, Graph, bool], None]
+"""Told of each graph that was tried: the step that led to it, the graph, and whether it still fails."""
 
 MADE = "cut"
 """What inputs are called that stand for nodes left out: `cut_7` for %7 of the graph they were found in."""
@@ -32,13 +34,13 @@ class OutOfTimeError(Exception):
     """The time for a reduction is over."""
 
 
-def reduce(graph: Graph, fails: Fails, seconds: float | None = None, note: Note = lambda text, smaller: None) -> Graph:
+def reduce(graph: Graph, fails: Fails, seconds: float | None = None, note: Note | None = None) -> Graph:
     """Return a small graph for which `fails` still holds: no node of it can be left out, no size made smaller.
 
-    `fails` is asked once for each different graph and must answer the same for equal ones. `note` is called with each
-    step that succeeded and the graph it left, so that a caller who breaks off has the smallest so far. After `seconds`
-    the smallest graph so far is returned as it is. Raises `ValueError` if `fails` does not hold for `graph` itself.
-    A fused graph loses its kernels first: it must fail without them, too.
+    `fails` is asked once for each different graph, and must answer the same for equal ones. `note` is called after each
+    try, so that a caller who breaks off has the smallest graph so far. After `seconds` that one is returned. Raises
+    `ValueError` if `fails` does not hold for `graph` itself. A fused graph loses its kernels first: it must fail
+    without them, too.
     """
     whole, _ = graph.rebuild()
     whole.groups = ()
@@ -46,17 +48,15 @@ def reduce(graph: Graph, fails: Fails, seconds: float | None = None, note: Note 
     if not search.accepts(whole, "the graph as it is"):
         without = " without its kernels" if graph.groups else ""
         raise ValueError(f"Expected a graph that fails the check. Received: {graph.name!r}, which{without} does not")
-    try:
+    with suppress(OutOfTimeError):
         search.run()
-    except OutOfTimeError:
-        note("out of time: a smaller graph may fail, too", search.best)
     return search.best
 
 
 class _Search:
     """The smallest failing graph so far, and the graphs that were tried."""
 
-    def __init__(self, fails: Fails, deadline: float | None, note: Note) -> None:
+    def __init__(self, fails: Fails, deadline: float | None, note: Note | None) -> None:
         self.best = Graph()
         self._fails = fails
         self._deadline = deadline
@@ -71,11 +71,12 @@ class _Search:
         if self._deadline is not None and time.monotonic() > self._deadline and self._tried:
             raise OutOfTimeError
         self._tried.add(text)
-        if not self._fails(candidate):
-            return False
-        self.best = candidate
-        self._note(step, candidate)
-        return True
+        fails = self._fails(candidate)
+        if fails:
+            self.best = candidate
+        if self._note is not None:
+            self._note(step, candidate, fails)
+        return fails
 
     def run(self) -> None:
         """Take steps of each kind until none of any kind succeeds."""
@@ -150,8 +151,10 @@ class _Rebuilding:
     def output(self, output: Output) -> None:
         """Add what stands for an old output, written onto its donor where that is still an input of its type."""
         value, donor = self.image[output.value], None if output.donor is None else self.image[output.donor]
-        fits = donor is not None and isinstance(donor.op, Input) and donor.type == value.type
-        self.new.output(output.name, value, donor if fits else None)
+        if donor is not None and isinstance(donor.op, Input) and donor.type == value.type:
+            self.new.output(output.name, value, donor)
+        else:
+            self.new.output(_own_name(self.old, output), value)
 
 
 def _without_unread(old: Graph, new: Graph) -> Graph:
@@ -192,6 +195,11 @@ def _subset(graph: Graph, kept: Collection[Value]) -> Graph:
     return _without_unread(graph, build.new)
 
 
+def _own_name(graph: Graph, output: Output) -> str:
+    """The name of an output that is no longer written onto an input: arguments have different names."""
+    return _free_name(f"new_{output.name}", graph) if output.name in graph.labels else output.name
+
+
 def _free_name(name: str, graph: Graph) -> str:
     taken = {output.name for output in graph.outputs}
     while name in taken:
@@ -212,7 +220,8 @@ def _fewer_outputs(graph: Graph) -> Iterator[tuple[str, Graph]]:
     for place, output in enumerate(graph.outputs):
         if output.donor is not None:
             candidate, _ = graph.rebuild()
-            candidate.outputs[place] = replace(candidate.outputs[place], donor=None)
+            name = _own_name(graph, output)
+            candidate.outputs[place] = replace(candidate.outputs[place], name=name, donor=None)
             yield f"wrote {output.name!r} into an array of its own", _without_unread(graph, candidate)
 
 

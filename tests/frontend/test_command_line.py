@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gradloom.command_line import main
+from gradloom.command import main
 from gradloom.compiler import parse
 from gradloom.inspection import STAGES
 
