@@ -291,9 +291,7 @@ class _Parser:
         if line.next.kind == "word" and line.next.text != INFERENCE:
             place, graph.stage = line.place, line.word("a stage")
             if graph.stage not in GRAPH_STAGES:
-                raise place.error(
-                    f"expected one of the stages {', '.join(GRAPH_STAGES)}. Received: {graph.stage}"
-                )
+                raise place.error(f"expected one of the stages {', '.join(GRAPH_STAGES)}. Received: {graph.stage}")
         graph.inference = line.accept(INFERENCE)
         line.expect("{")
         line.end()

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradloom.compiler.ir import Graph, Input
+from gradloom.compiler.ir import FORWARD, Graph, Input
+from gradloom.compiler.passes.prepare import PREPARED, as_stored
 from gradloom.compiler.types import F64, OPEN
+from gradloom.inspection.way import Way
 
 if TYPE_CHECKING:
     from gradloom.compiler.program import Argument, Program
@@ -60,22 +62,40 @@ def _drawn(op: Input, seed: int, rows: int, length: int) -> np.ndarray:
 def run_graph(graph: Graph, arrays: Arrays, way: str = COMPILED) -> dict[str, np.ndarray]:
     """Return the graph's outputs by name for arrays by input label, which stay as they are.
 
-    way: "compiled" as programs are; "unfused" with every node a kernel of its own, and not simplified.
-    Raises `ArgumentError` for a missing or unfitting array.
+    way: "compiled" as a model's programs are, from the graph's own stage on; "unfused" with every node a kernel of its
+    own, and nothing simplified. Raises `ArgumentError` for a missing or unfitting array.
     """
+    if way == UNFUSED:
+        plain, _ = graph.rebuild()
+        plain.groups, plain.stage, plain.inference = (), "", False
+        return _run(_program(plain, fuse=False, simplify=False), plain, arrays)
+    parts = Way(graph.stage or FORWARD, lambda: graph).parts
+    main = parts.main.graph
+    program = _program(main)
+    stored = {
+        argument.name: _stored(arrays[argument.name], argument)
+        for argument in program.arguments
+        if argument.role == PREPARED and argument.name in arrays
+    }
+    if parts.prepare is not None:
+        prepare = as_stored(parts.prepare, program.arguments)
+        stored |= _run(_program(prepare), prepare, arrays)
+    return _run(program, main, {**arrays, **stored})
+
+
+def _program(graph: Graph, **options: bool) -> Program:
     from gradloom.compiler import pipeline
     from gradloom.runtime.cpus import available_cpus
 
-    fused = way == COMPILED
-    options = pipeline.Options(cores=available_cpus(), fuse=fused, simplify=fused)
-    return _run(pipeline.compile_graph(graph, options), graph, arrays)
+    return pipeline.compile_graph(graph, pipeline.Options(cores=available_cpus(), **options))
 
 
 def _run(program: Program, graph: Graph, arrays: Arrays) -> dict[str, np.ndarray]:
+    """The outputs of a program that was compiled from a graph."""
     from gradloom.runtime.executable import Executable
 
-    known = {argument.name: argument for argument in program.arguments}
-    held = {label: _stored(array, known[label]) for label, array in arrays.items() if label in known}
+    names = {argument.name for argument in program.arguments}
+    held = {label: np.array(array, order="C") for label, array in arrays.items() if label in names}
     results = {
         output.name: np.zeros(output.value.shape, output.value.dtype.numpy)
         for output in graph.outputs
@@ -89,16 +109,14 @@ def _run(program: Program, graph: Graph, arrays: Arrays) -> dict[str, np.ndarray
 
 
 def _stored(array: np.ndarray, argument: Argument) -> np.ndarray:
-    """A copy of an array as the program wants it: what is prepared by another program comes in its final order."""
-    if argument.role != "prepared":
-        return np.array(array, order="C")
+    """An array in the order in which a program wants what another one prepared."""
     if argument.permutation:
         array = array.transpose(argument.permutation)
     if argument.panel:
         *leading, columns = array.shape
         array = array.reshape(*leading, columns // argument.panel, argument.panel)
         array = np.moveaxis(array, -2, 0)
-    return np.array(array, order="C")
+    return array
 
 
 def disagreements(got: Arrays, wanted: Arrays) -> list[str]:

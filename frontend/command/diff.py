@@ -23,11 +23,10 @@ CONTEXT = 3
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="a model or a graph, see above")
     parser.add_argument("other", metavar="OTHER", nargs="?", help="another one, to compare with")
-    graph_stage = one_of(GRAPH_STAGES)
-    parser.add_argument(
-        "--from", type=graph_stage, dest="before", metavar="STAGE", help="of one target (default: simplified)"
-    )
-    parser.add_argument("--to", type=graph_stage, dest="after", metavar="STAGE", help="of one target (default: fused)")
+    for option, default in BETWEEN.items():
+        parser.add_argument(
+            f"--{option}", type=one_of(GRAPH_STAGES), metavar="STAGE", help=f"of one target (default: {default})"
+        )
     parser.add_argument(
         "--stage", type=one_of(STAGES), metavar="STAGE", help="of two targets (default: fused, files as they are)"
     )

@@ -30,7 +30,7 @@ than it should (results differ, or nothing fails); 130 interrupted
 class Command:
     """A command: a line about it, its usage, what it does, examples, and the functions that add its options and run it.
 
-    `run` returns nothing: it raises what `gradloom.command.main` turns into an exit code.
+    `run` returns nothing: it raises what `gradloom.command.dispatch` turns into an exit code.
     """
 
     name: str

@@ -64,9 +64,9 @@ def _run(options: argparse.Namespace) -> None:
     inputs = {value.op.label: value.op for value in runnable.graph.inputs if isinstance(value.op, Input)}
     wanted = {label: op for label, op in inputs.items() if label not in runnable.supplied}
     arrays = drawn_arrays(runnable.graph, options.seed, runnable.supplied | _assigned(given, wanted))
-    print(_told(wanted, given, options.seed))
     # What is run writes onto its arrays.
     results = runnable.compiled({label: array.copy() for label, array in arrays.items()})
+    print(_told(wanted, given, options.seed))
     for name, array in results.items():
         print(_summary(name, array))
     if options.output is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gradloom.command.errors import CommandError
 from gradloom.command.grammar import TARGET, Command, add_step_options, one_of
-from gradloom.command.targets import inspection, is_graph
+from gradloom.command.targets import GRAPH_FILE, inspection, is_graph
 from gradloom.compiler.ir import Graph
 from gradloom.inspection import STAGES, GraphStage, Inspection, Stage
 
@@ -75,23 +75,31 @@ def formatted(stage: Stage, form: str) -> str:
 def _dump(shown: Inspection, folder: Path) -> None:
     """Write numbered files: stages that are no graphs, and graphs where a stage or a pass left another one."""
     folder.mkdir(parents=True, exist_ok=True)
-    last: Graph | None = None
-    number = 0
-    for name, make in _in_order(shown):
-        graph = make.graph if isinstance(make, GraphStage) else make if isinstance(make, Graph) else None
-        if graph is not None and graph == last:
-            continue
-        number += 1
-        path = folder / f"{number:02}-{name}{'.ir' if graph else ENDINGS.get(name, '.txt')}"
-        write(str(make), path)
+    kept: list[tuple[str, Stage | Graph]] = []
+    for name, made in _in_order(shown):
+        same = kept and _graph_of(made) is not None and _graph_of(made) == _graph_of(kept[-1][1])
+        if same:
+            # The later one knows its stage, from which compiling goes on.
+            kept[-1] = (kept[-1][0], made)
+        else:
+            kept.append((name, made))
+    for number, (name, made) in enumerate(kept, 1):
+        ending = ENDINGS.get(name, ".txt") if _graph_of(made) is None else GRAPH_FILE
+        path = folder / f"{number:02}-{name}{ending}"
+        write(str(made), path)
         print(path)
-        last = graph or last
+
+
+def _graph_of(made: Stage | Graph) -> Graph | None:
+    if isinstance(made, GraphStage):
+        return made.graph
+    return made if isinstance(made, Graph) else None
 
 
 def _in_order(shown: Inspection) -> Iterator[tuple[str, Stage | Graph]]:
     """All stages by name, with the passes of rewriting in the place of the stage that they make."""
     for name, stage in shown.stages.items():
-        if name == "simplified":
+        if name == "simplified" and shown.passes:
             yield from shown.passes.items()
         else:
             yield name, stage

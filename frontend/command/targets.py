@@ -19,6 +19,7 @@ from gradloom.compiler.errors import ParseError
 from gradloom.compiler.ir import Graph
 from gradloom.inspection import Inspection, inspect_graph, inspect_model
 from gradloom.model import Model
+from gradloom.naming import clear_session
 
 GRAPH_FILE = ".ir"
 
@@ -123,6 +124,8 @@ def _may_make_a_model(found: Any, names: Mapping[str, Any]) -> bool:
 @contextlib.contextmanager
 def _as_command(place: str, is_file: bool) -> Iterator[None]:
     """Let a script find its neighbours and see no arguments but its own name, as if it were run by itself."""
+    # Names are counted anew: of two scripts that are compared, both have a "dense".
+    clear_session()
     path, arguments = list(sys.path), list(sys.argv)
     sys.path.insert(0, str(Path(place).resolve().parent) if is_file else os.getcwd())
     sys.argv[:] = [place]

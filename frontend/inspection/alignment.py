@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 
 from gradloom.compiler.ir import Graph, Input, Value
@@ -15,6 +16,7 @@ def aligned_texts(before: Graph, after: Graph) -> tuple[str, str]:
 
     Values correspond where whole subgraphs are equal; between those where op, type and attributes are; and between
     those where at least types are, so that one other op shows as one other line. What inputs are called does not count.
+    Numbers of the second text need not ascend.
     """
     old, new = before.rebuild()[0], after.rebuild()[0]
     known: dict[Hashable, int] = {}
@@ -24,9 +26,19 @@ def aligned_texts(before: Graph, after: Graph) -> tuple[str, str]:
         for first, second in _pairs(old.values, new.values, [keys.__getitem__, _operation, lambda value: value.type])
     }
     free = itertools.count(len(old.values))
-    for value in new.values:
-        value.number = numbers[value] if value in numbers else next(free)
-    return print_graph(old, comments=False), print_graph(new, comments=False)
+    return print_graph(old, comments=False), _renumbered(
+        print_graph(new, comments=False),
+        {value.number: numbers[value] if value in numbers else next(free) for value in new.values},
+    )
+
+
+def _renumbered(text: str, numbers: Mapping[int, int]) -> str:
+    """A graph's text with other numbers behind `%`, but in strings."""
+
+    def replaced(match: re.Match[str]) -> str:
+        return match.group() if match["number"] is None else f"%{numbers[int(match['number'])]}"
+
+    return re.sub(r'"(?:[^"\\]|\\.)*"|%(?P<number>[0-9]+)', replaced, text)
 
 
 def _pairs(
