@@ -118,6 +118,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    """The type of an option that takes a time."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"Expected a positive number of seconds. Received: {text}")
+    return number
+
+
 def add_step_options(parser: argparse.ArgumentParser) -> None:
     """The options that say which step of a model is meant."""
     parser.add_argument(

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from gradloom.command.grammar import TARGET, Command, add_step_options
+from gradloom.command.grammar import TARGET, Command, add_step_options, seconds
 from gradloom.command.show import write
 from gradloom.command.targets import inspection
 
@@ -17,11 +17,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write (default: standard output)")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a bar chart")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write a trace for Perfetto or Chrome")
+    parser.add_argument("--seconds", type=seconds, default=1.0, metavar="S", help="time to measure for (default: 1)")
     add_step_options(parser)
 
 
 def _run(options: argparse.Namespace) -> None:
-    measured = inspection(options.target, options).profile()
+    measured = inspection(options.target, options).profile(seconds=options.seconds)
     if options.svg is not None:
         write(measured.svg(), options.svg)
     if options.trace is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from gradloom.command.errors import CheckError, CommandError
-from gradloom.command.grammar import CODES, Command, near, positive
+from gradloom.command.grammar import CODES, Command, near, seconds
 from gradloom.command.run import CHECK, CHECK_FUSION, SEED
 from gradloom.command.targets import GRAPH_FILE, is_graph, load_graph
 from gradloom.compiler.ir import Constant, Graph, Input
@@ -36,7 +36,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         CHECK, required=True, metavar="CHECK", help="compiled, fused, or a command with {} for the file"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: GRAPH.reduced.ir")
-    parser.add_argument("--seconds", type=positive, default=300, metavar="N", help="time to spend (default: 300)")
+    parser.add_argument("--seconds", type=seconds, default=300.0, metavar="S", help="time to spend (default: 300)")
     parser.add_argument(SEED, default="0", dest="seed", metavar="SEED", help="for inputs of compiled, fused")
 
 
@@ -60,7 +60,7 @@ def _run(options: argparse.Namespace) -> None:
         reduced = reduce(graph, check, options.seconds, progress)
         log.write(f"{progress.tries} graphs tried\n")
     if time.monotonic() - begun >= options.seconds:
-        print(f"stopped after {options.seconds} s: a smaller graph may fail, too", file=sys.stderr)
+        print(f"stopped after {options.seconds:g} s: a smaller graph may fail, too", file=sys.stderr)
     print(f"{output}: {_size(reduced)}, of {_size(graph)}; {progress.tries} graphs tried, see {log.name}")
 
 
