@@ -68,7 +68,7 @@ def run_graph(graph: Graph, arrays: Arrays, way: str = COMPILED) -> dict[str, np
     if way == UNFUSED:
         plain, _ = graph.rebuild()
         plain.groups, plain.stage, plain.inference = (), "", False
-        return _run(_program(plain, fuse=False, simplify=False), plain, arrays)
+        return _run(_program(plain, optimized=False), plain, arrays)
     parts = Way(graph.stage or FORWARD, lambda: graph).parts
     main = parts.main.graph
     program = _program(main)
@@ -83,11 +83,13 @@ def run_graph(graph: Graph, arrays: Arrays, way: str = COMPILED) -> dict[str, np
     return _run(program, main, {**arrays, **stored})
 
 
-def _program(graph: Graph, **options: bool) -> Program:
+def _program(graph: Graph, optimized: bool = True) -> Program:
+    """Compile a graph anew: what is checked must not come out of the cache."""
     from gradloom.compiler import pipeline
+    from gradloom.compiler.options import Options
     from gradloom.runtime.cpus import available_cpus
 
-    return pipeline.compile_graph(graph, pipeline.Options(cores=available_cpus(), **options))
+    return pipeline.compile_graph(graph, Options(cores=available_cpus(), simplify=optimized, fuse=optimized))
 
 
 def _run(program: Program, graph: Graph, arrays: Arrays) -> dict[str, np.ndarray]:
@@ -144,7 +146,9 @@ def _distance(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         distance = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
     same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
-    return np.where(same, 0.0, np.where(np.isfinite(got) & np.isfinite(wanted), distance, np.inf))
+    apart = np.where(np.isfinite(got) & np.isfinite(wanted), distance, np.inf)
+    result: np.ndarray = np.where(same, 0.0, apart)
+    return result
 
 
 def _tolerance(wanted: np.ndarray) -> float:

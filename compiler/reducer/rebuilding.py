@@ -62,7 +62,8 @@ def without_unread(old: Graph, new: Graph) -> Graph:
     for value in reversed(new.values):
         if value in needed:
             needed.update(value.inputs)
-    result, image = _like(new), {}
+    result = _like(new)
+    image: dict[Value, Value] = {}
     for value in new.values:
         if value in needed:
             image[value] = result.copy(value, *(image[operand] for operand in value.inputs))

@@ -49,9 +49,8 @@ def _run(options: argparse.Namespace) -> None:
         texts = aligned_texts(stages[0].graph, stages[1].graph)
     else:
         texts = stages[0].text(), stages[1].text()
-    lines = difflib.unified_diff(
-        *(text.splitlines() for text in texts), options.target, options.other, n=CONTEXT, lineterm=""
-    )
+    before, after = texts[0].splitlines(), texts[1].splitlines()
+    lines = difflib.unified_diff(before, after, options.target, options.other, n=CONTEXT, lineterm="")
     write("\n".join(lines) or "no difference", options.output)
 
 

@@ -162,5 +162,8 @@ def test_floats_are_compared_by_the_largest_one(got: list[float], wanted: list[f
 
 def test_integers_shapes_and_dtypes_are_compared_exactly() -> None:
     one, two = {"y": np.array([1, 2])}, {"y": np.array([1, 3])}
+    assert disagreements({"y": np.array(1.0)}, {"y": np.array(2.0)}) == [
+        "y: 1 of 1 elements differ, most: 1.0 where 2.0 is right"
+    ]
     assert disagreements(one, two) == ["y: 1 of 2 elements differ, most at [1]: 2 where 3 is right"]
     assert disagreements({"y": np.zeros(2)}, {"y": np.zeros((2, 1))}) == ["y: float64[2] where float64[2, 1] is right"]
