@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradloom.compiler import ops, parse
+from gradloom.compiler import ops, parse, pipeline
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Constant, Graph, Input, Value, building
 from gradloom.compiler.reducer import reduce
@@ -130,6 +130,28 @@ def test_outputs_donors_roles_and_constants_go() -> None:
     }
 
 
+def test_inputs_become_one_and_the_stage_is_forgotten() -> None:
+    graph = Graph("sum")
+    with building(graph):
+        x, y = graph.input("x", TensorType(F32, (3,))), graph.input("y", TensorType(F32, (3,)))
+        graph.output("z", ops.exp(x) + y)
+    graph.stage, graph.inference = "forward", True
+    reduced = reduce(graph, lambda candidate: "add" in names(candidate))
+    assert (reduced.stage, reduced.inference) == ("", False)
+    assert len(reduced.inputs) == 1
+    kept = reduce(graph, lambda candidate: candidate.inference and "add" in names(candidate))
+    assert (kept.stage, kept.inference) == ("forward", True)
+
+
+def test_kernels_are_dropped_and_what_was_simplified_stays_so() -> None:
+    graph = pipeline.lower(chain("exp", "tanh")).fused
+    assert graph.groups and graph.stage == "fused"
+    reduced = reduce(graph, lambda candidate: candidate.stage == "simplified")
+    assert not reduced.groups and len(computed(reduced)) <= 1
+    with pytest.raises(ValueError, match="without its kernels does not"):
+        reduce(graph, lambda candidate: bool(candidate.groups))
+
+
 def test_a_check_of_values_keeps_the_constant_that_it_needs() -> None:
     graph = chain("exp", "tanh")
     graph.output("z", graph.outputs[0].value / graph.constant(0.0, "f32"))
@@ -149,6 +171,7 @@ def test_captured_arrays_stay_with_their_inputs() -> None:
     with building(graph):
         graph.output("z", graph.outputs[0].value + graph.capture(np.ones((1000, 6, 4), np.float32)))
     reduced = reduce(graph, lambda candidate: bool(candidate.captured) and "add" in names(candidate))
+    assert names(reduced) == ["add"]
     assert list(reduced.captured) == [value.op.attributes["label"] for value in reduced.inputs if value.ndim == 3]
     assert reduce(graph, lambda candidate: "exp" in names(candidate)).captured == {}
 

@@ -130,6 +130,7 @@ def test_drawn_arrays_do_not_depend_on_other_inputs() -> None:
         graph.outputs = [Output("y", graph.input("x", TensorType(F32, (3,))))]
     two.input("w", TensorType(F32, (3,)), role="state", permutation=(0,))
     assert drawn_arrays(one, 3)["x"].tobytes() == drawn_arrays(two, 3)["x"].tobytes()
+    assert set(drawn_arrays(two, 3)["w"]).isdisjoint(np.abs(drawn_arrays(two, 3)["x"]))
     assert drawn_arrays(two, 3)["w"].min() >= 0 > drawn_arrays(two, 3)["x"].min()
 
 

@@ -104,7 +104,9 @@ def test_a_dump_holds_what_changed_and_all_of_it_computes_the_same(
     tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, folder = tmp_path / "normalized.py", tmp_path / "new" / "dump"
-    path.write_text(NORMALIZED.replace("Dense(3)", "Dense(64)") + "model.compile('adam', 'mse')\n")
+    path.write_text(
+        NORMALIZED.replace("Dense(3,", "Dense(256,").replace("(5,)", "(128,)") + "model.compile('adam', 'mse')\n"
+    )
     told = output(capsys, "show", str(path), "--mode", mode, "--dump", str(folder)).splitlines()
     files = sorted(folder.iterdir())
     assert told == [str(file) for file in files]
