@@ -142,7 +142,8 @@ def _disagreement(name: str, got: np.ndarray, wanted: np.ndarray) -> str:
 def _distance(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """How far elements are apart: infinitely where only one is finite, or both are different infinities."""
     if not np.issubdtype(wanted.dtype, np.floating):
-        return (got != wanted).astype(np.float64)
+        other: np.ndarray = got != wanted
+        return other.astype(np.float64)
     with np.errstate(invalid="ignore"):
         distance = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
     same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
