@@ -18,7 +18,12 @@ class NoGradientError(GradloomError, TypeError):
 
 
 class ParseError(GradloomError, ValueError):
-    """Text is no graph: says the line and what was expected there."""
+    """Text is no graph: says the line and what was expected there; `line` and `column` count from 1."""
+
+    def __init__(self, message: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
 
 
 class VerificationError(GradloomError, AssertionError):

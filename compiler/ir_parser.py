@@ -50,11 +50,23 @@ _LAYER = re.compile(r'"(?:[^"\\]|\\.)*"|[^",\s][^",]*')
 _LAYERS = re.compile(rf"(?:{_LAYER.pattern})(?:, (?:{_LAYER.pattern}))*")
 
 
+class Place(NamedTuple):
+    """A line and a column of the text, from 1."""
+
+    line: int
+    column: int = 1
+
+    def error(self, message: str) -> ParseError:
+        """The error that something is wrong here."""
+        return ParseError(f"line {self.line}: {message}", self.line, self.column)
+
+
 class Token(NamedTuple):
     """A word of the grammar: its kind is a group's name in `_TOKEN`, or "end" at the end of a line."""
 
     kind: str
     text: str
+    column: int
 
 
 class NanBits(int):
@@ -65,7 +77,7 @@ class NanBits(int):
 class Node:
     """A node as written, before its operands are known."""
 
-    line: int
+    place: Place
     number: int
     type: TensorType
     op: Op
@@ -77,7 +89,7 @@ class Node:
 class Kernel:
     """A kernel as written."""
 
-    line: int
+    place: Place
     name: str
     kind: str
     members: list[int] = field(default_factory=list)
@@ -97,14 +109,25 @@ class _Line:
 
     def __init__(self, number: int, text: str) -> None:
         self.number = number
-        tokens = [Token(str(match.lastgroup), match.group(str(match.lastgroup))) for match in _TOKEN.finditer(text)]
+        tokens = [
+            Token(kind := str(match.lastgroup), match.group(kind), match.start(kind) + 1)
+            for match in _TOKEN.finditer(text)
+        ]
         self.comment = "".join(token.text[1:].strip() for token in tokens if token.kind == "comment")
         self.tokens = [token for token in tokens if token.kind != "comment"]
         self.position = 0
 
     @property
     def next(self) -> Token:
-        return self.tokens[self.position] if self.position < len(self.tokens) else Token("end", "the end of the line")
+        if self.position < len(self.tokens):
+            return self.tokens[self.position]
+        last = self.tokens[-1]
+        return Token("end", "the end of the line", last.column + len(last.text))
+
+    @property
+    def place(self) -> Place:
+        """Where the next token is."""
+        return Place(self.number, self.next.column)
 
     def take(self) -> Token:
         token = self.next
@@ -152,17 +175,16 @@ class _Line:
 
     def fail(self, expected: str) -> NoReturn:
         received = self.next.text if len(self.next.text) <= 60 else self.next.text[:60] + "…"
-        raise ParseError(f"line {self.number}: expected {expected}. Received: {received}")
+        raise self.place.error(f"expected {expected}. Received: {received}")
 
     def type(self) -> TensorType:
-        name = self.word("a type such as f32[32,784]")
+        place, name = self.place, self.word("a type such as f32[32,784]")
         if name not in _DTYPES:
-            raise ParseError(
-                f"line {self.number}: unknown dtype. Expected one of {', '.join(_DTYPES)}. Received: {name}"
-            )
+            raise place.error(f"unknown dtype. Expected one of {', '.join(_DTYPES)}. Received: {name}")
         return TensorType(_DTYPES[name], self.shape())
 
     def shape(self) -> tuple[int, ...]:
+        place = self.place
         self.expect("[")
         shape: list[int] = []
         total = 1
@@ -175,11 +197,11 @@ class _Line:
                 size = self.integer()
                 total *= max(size, 1)
                 if size < 0:
-                    raise ParseError(f"line {self.number}: expected a size of 0 or more. Received: {size}")
+                    raise place.error(f"expected a size of 0 or more. Received: {size}")
             shape.append(size)
             if len(shape) > MAX_RANK or total > MAX_SIZE:
-                raise ParseError(
-                    f"line {self.number}: expected a type of at most {MAX_RANK} axes and 2**62 elements. "
+                raise place.error(
+                    f"expected a type of at most {MAX_RANK} axes and 2**62 elements. "
                     f"Received: {', '.join(map(str, shape))}, …"
                 )
         return tuple(shape)
@@ -191,7 +213,7 @@ class _Line:
 
     def literal(self, depth: int = 0) -> Any:
         """An attribute's value; lists become tuples."""
-        kind, text = self.next
+        kind, text, _ = self.next
         if kind == "int":
             return self.integer()
         if kind == "float":
@@ -207,7 +229,7 @@ class _Line:
             return {"true": True, "false": False, "none": None}[text]
         if kind == "word" and text in _DTYPES:
             following = self.tokens[self.position + 1 : self.position + 2]
-            if following == [Token("mark", "[")]:
+            if [token.text for token in following] == ["["]:
                 return self.type()
             return _DTYPES[self.take().text]
         if (kind, text) == ("mark", "[") and depth < MAX_RANK:
@@ -230,9 +252,9 @@ class _Line:
         while not self.accept("}"):
             if attributes:
                 self.expect(",")
-            name = self.word("the name of an attribute")
+            place, name = self.place, self.word("the name of an attribute")
             if name in attributes:
-                raise ParseError(f"line {self.number}: attribute {name!r} is given twice")
+                raise place.error(f"attribute {name!r} is given twice")
             self.expect("=")
             attributes[name] = self.literal()
         return attributes
@@ -246,7 +268,7 @@ class _Parser:
         self.last = 0
         self.nodes: dict[int, Node] = {}
         self.kernels: list[Kernel] = []
-        self.outputs: list[tuple[int, str, int, int | None]] = []
+        self.outputs: list[tuple[Place, str, int, int | None]] = []
 
     def _lines(self, text: str) -> Iterator[_Line]:
         number = 0
@@ -260,24 +282,22 @@ class _Parser:
         try:
             return next(self.lines)
         except StopIteration:
-            raise ParseError(f"line {self.last}: expected {expected}. Received: the end of the text") from None
+            raise Place(self.last).error(f"expected {expected}. Received: the end of the text") from None
 
     def graph(self) -> Graph:
         line = self.line('`graph "name" {`')
         line.expect("graph")
         graph = Graph(line.string("the graph's name"))
         if line.next.kind == "word" and line.next.text != INFERENCE:
-            graph.stage = line.word("a stage")
+            place, graph.stage = line.place, line.word("a stage")
             if graph.stage not in GRAPH_STAGES:
-                raise ParseError(
-                    f"line {line.number}: expected one of the stages {', '.join(GRAPH_STAGES)}. Received: {graph.stage}"
-                )
+                raise place.error(f"expected one of the stages {', '.join(GRAPH_STAGES)}. Received: {graph.stage}")
         graph.inference = line.accept(INFERENCE)
         line.expect("{")
         line.end()
         self.body()
         for extra in self.lines:
-            raise ParseError(f"line {extra.number}: expected the end of the text. Received: {extra.next.text}")
+            raise extra.place.error(f"expected the end of the text. Received: {extra.next.text}")
         self.build(graph)
         return graph
 
@@ -296,7 +316,7 @@ class _Parser:
                 line.fail("a node, a kernel, an output or `}`")
 
     def kernel(self, line: _Line) -> None:
-        kernel = Kernel(line.number, line.string("the kernel's name"), line.word("the kernel's kind"))
+        kernel = Kernel(line.place, line.string("the kernel's name"), line.word("the kernel's kind"))
         line.expect("{")
         line.end()
         while True:
@@ -312,59 +332,57 @@ class _Parser:
     def output(self, line: _Line) -> None:
         name = line.string("the output's name")
         line.expect("=")
-        number = line.reference()
+        place, number = line.place, line.reference()
         donor = line.reference() if line.accept("onto") else None
         line.end()
-        self.outputs.append((line.number, name, number, donor))
+        self.outputs.append((place, name, number, donor))
 
     def node(self, line: _Line) -> int:
-        number = line.reference()
+        start, number = line.place, line.reference()
         line.expect(":")
         type_ = line.type()
         line.expect("=")
-        name = line.word("the name of an op")
+        place, name = line.place, line.word("the name of an op")
         operands = line.references()
         attributes = line.attributes()
         line.end()
-        op = _op(line.number, name, attributes, type_)
-        node = Node(line.number, number, type_, op, operands, _layers(line.comment))
+        op = _op(place, name, attributes, type_)
+        node = Node(place, number, type_, op, operands, _layers(line.comment))
         # A node that several kernels compute is written in each of them.
         known = self.nodes.setdefault(number, node)
         if (known.type, known.op, known.operands) != (node.type, node.op, node.operands):
-            raise ParseError(f"line {line.number}: %{number} was defined otherwise on line {known.line}")
+            raise start.error(f"%{number} was defined otherwise on line {known.place.line}")
         return number
 
     def build(self, graph: Graph) -> None:
         values: dict[int, Value] = {}
 
-        def look_up(line: int, number: int) -> Value:
+        def look_up(place: Place, number: int) -> Value:
             if number not in values:
                 reason = "comes later" if number in self.nodes else "is not defined"
-                raise ParseError(f"line {line}: expected a value defined before. Received: %{number}, which {reason}")
+                raise place.error(f"expected a value defined before. Received: %{number}, which {reason}")
             return values[number]
 
         for number in sorted(self.nodes):
             node = self.nodes[number]
-            operands = [look_up(node.line, operand) for operand in node.operands]
+            operands = [look_up(node.place, operand) for operand in node.operands]
             try:
                 value = graph.apply(node.op, *operands, provenance=map(Provenance, node.layers))
             except Exception as error:
                 # Typing rules may fail in any way on attributes that no function of `gradloom.ops` would give.
                 text = str(error) if isinstance(error, GradloomError) else f"{node.op}: attributes do not fit: {error}"
-                raise ParseError(f"line {node.line}: {text}") from None
+                raise node.place.error(text) from None
             if value.type != node.type:
-                raise ParseError(f"line {node.line}: {node.op} has type {value.type}. Received: {node.type}")
+                raise node.place.error(f"{node.op} has type {value.type}. Received: {node.type}")
             values[number] = value
-        for line, name, number, donor in self.outputs:
-            result = look_up(line, number)
-            origin = None if donor is None else look_up(line, donor)
+        for place, name, number, donor in self.outputs:
+            result = look_up(place, number)
+            origin = None if donor is None else look_up(place, donor)
             if origin is not None and (not isinstance(origin.op, Input) or origin.type != result.type):
-                raise ParseError(
-                    f"line {line}: expected an input of type {result.type} after `onto`. Received: %{donor}"
-                )
+                raise place.error(f"expected an input of type {result.type} after `onto`. Received: %{donor}")
             graph.outputs.append(Output(name, result, origin))
         graph.groups = tuple(
-            Group(k.name, k.kind, tuple(values[n] for n in k.members), tuple(look_up(k.line, n) for n in k.results))
+            Group(k.name, k.kind, tuple(values[n] for n in k.members), tuple(look_up(k.place, n) for n in k.results))
             for k in self.kernels
         )
 
@@ -379,31 +397,31 @@ def _layers(comment: str) -> tuple[str, ...]:
         return ()
 
 
-def _op(line: int, name: str, attributes: dict[str, Any], type: TensorType) -> Op:
+def _op(place: Place, name: str, attributes: dict[str, Any], type: TensorType) -> Op:
     """The op called `name`, from its attributes as read; raises `ParseError` for what the op does not have."""
     if name not in Op.registry:
         near = get_close_matches(name, Op.registry, n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Expected one of: {', '.join(sorted(Op.registry))}."
-        raise ParseError(f"line {line}: unknown op. {hint} Received: {name}")
+        raise place.error(f"unknown op. {hint} Received: {name}")
     if name == Constant.name:
-        return Constant(type, _constant_data(line, attributes, type))
+        return Constant(type, _constant_data(place, attributes, type))
     cls = Op.registry[name]
     known = [attribute.name for attribute in fields(cls)]  # type: ignore[arg-type]
     for attribute in attributes:
         if attribute not in known:
             expected = ", ".join(known) or "none"
-            raise ParseError(f"line {line}: {name} has attributes: {expected}. Received: {attribute}")
+            raise place.error(f"{name} has attributes: {expected}. Received: {attribute}")
     hints = _hints(cls)
     for attribute, value in attributes.items():
         attributes[attribute] = value = _number(value)
         if not _fits(value, hints[attribute]):
-            raise ParseError(f"line {line}: {name} expects {attribute} of type {hints[attribute]}. Received: {value!r}")
+            raise place.error(f"{name} expects {attribute} of type {hints[attribute]}. Received: {value!r}")
     if "type" in known:
         attributes.setdefault("type", type)
     try:
         return cls(**attributes)
     except (GradloomError, TypeError, ValueError) as error:
-        raise ParseError(f"line {line}: {name}: {error}") from None
+        raise place.error(f"{name}: {error}") from None
 
 
 @cache
@@ -436,39 +454,39 @@ def _fits(value: Any, hint: Any) -> bool:
     return origin is not tuple
 
 
-def _constant_data(line: int, attributes: dict[str, Any], type: TensorType) -> bytes:
+def _constant_data(place: Place, attributes: dict[str, Any], type: TensorType) -> bytes:
     """The bytes of a constant, from `value=` or `bytes=`."""
     if OPEN in type.shape or type.nbytes > MAX_CONSTANT:
-        raise ParseError(f"line {line}: expected a constant of at most {MAX_CONSTANT} bytes. Received: {type}")
+        raise place.error(f"expected a constant of at most {MAX_CONSTANT} bytes. Received: {type}")
     if len(attributes) != 1 or next(iter(attributes)) not in ("value", "bytes"):
         received = ", ".join(attributes) or "no attribute"
-        raise ParseError(f"line {line}: constant expects `value` or `bytes`. Received: {received}")
+        raise place.error(f"constant expects `value` or `bytes`. Received: {received}")
     ((name, value),) = attributes.items()
     if name == "bytes":
         try:
             data = bytes.fromhex(value)
         except (TypeError, ValueError):
-            raise ParseError(f"line {line}: expected hexadecimal digits in quotes") from None
+            raise place.error("expected hexadecimal digits in quotes") from None
         if len(data) != type.nbytes:
-            raise ParseError(f"line {line}: expected {type.nbytes} bytes for {type}. Received: {len(data)}")
+            raise place.error(f"expected {type.nbytes} bytes for {type}. Received: {len(data)}")
         return data
     if not isinstance(value, tuple):
-        return _scalar_data(line, value, type.dtype) * type.size
-    return b"".join(_elements(line, value, type.dtype, type.shape))
+        return _scalar_data(place, value, type.dtype) * type.size
+    return b"".join(_elements(place, value, type.dtype, type.shape))
 
 
-def _elements(line: int, value: Any, dtype: DType, shape: tuple[int, ...]) -> Iterator[bytes]:
+def _elements(place: Place, value: Any, dtype: DType, shape: tuple[int, ...]) -> Iterator[bytes]:
     if not shape:
-        yield _scalar_data(line, value, dtype)
+        yield _scalar_data(place, value, dtype)
         return
     if not isinstance(value, tuple) or len(value) != shape[0]:
         received = f"{len(value)} items" if isinstance(value, tuple) else repr(value)
-        raise ParseError(f"line {line}: expected a list of {shape[0]} items. Received: {received}")
+        raise place.error(f"expected a list of {shape[0]} items. Received: {received}")
     for item in value:
-        yield from _elements(line, item, dtype, shape[1:])
+        yield from _elements(place, item, dtype, shape[1:])
 
 
-def _scalar_data(line: int, value: Any, dtype: DType) -> bytes:
+def _scalar_data(place: Place, value: Any, dtype: DType) -> bytes:
     """The bytes of one element."""
     if isinstance(value, NanBits) and dtype.is_float and value < 2**dtype.bits:
         return value.to_bytes(dtype.itemsize, "little")
@@ -480,4 +498,4 @@ def _scalar_data(line: int, value: Any, dtype: DType) -> bytes:
                 return bytes(np.asarray(value, dtype.numpy).tobytes())
         except OverflowError:
             pass
-    raise ParseError(f"line {line}: expected an element of type {dtype}. Received: {value!r}")
+    raise place.error(f"expected an element of type {dtype}. Received: {value!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 from gradloom.compiler.barriers import place_barriers
@@ -43,17 +43,22 @@ class Lowering:
         return self.rewritten.graph
 
     @cached_property
+    def passes(self) -> dict[str, Rewritten]:
+        """What each pass of rewriting made, by name, in order; nothing for a graph that stays as it is."""
+        if not self.options.simplify or self.graph.stage == SIMPLIFIED or self.graph.groups:
+            return {}
+        simple = rewrite(self.graph, RULES)
+        turned = with_layouts(simple.graph, self.options.target.lanes)
+        chosen = with_algorithms(turned.graph, self.options.choices)
+        chosen.graph.stage = SIMPLIFIED
+        chosen.graph.verify()
+        return {"simplify": simple, "layouts": turned, "algorithms": chosen}
+
+    @cached_property
     def rewritten(self) -> Rewritten:
         """The stage `simplified` with the rules that applied on the way, and what each node of the graph became."""
-        if not self.options.simplify or self.graph.stage == SIMPLIFIED or self.graph.groups:
-            copy, image = self.graph.rebuild()
-            return Rewritten(copy, [], image)
-        simple = rewrite(self.graph, RULES)
-        turned = simple.then(with_layouts(simple.graph, self.options.target.lanes))
-        result = turned.then(with_algorithms(turned.graph, self.options.choices))
-        result.graph.stage = SIMPLIFIED
-        result.graph.verify()
-        return result
+        copy, image = self.graph.rebuild()
+        return reduce(Rewritten.then, self.passes.values(), Rewritten(copy, [], image))
 
     @cached_property
     def _fused(self) -> tuple[Graph, list[Decision]]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from gradloom.command_line import main
+from gradloom.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,7 +21,7 @@ COMPILER_ORDER = [
     {"loops"},
     {"ir"},
     {"ops"},
-    {"interpreter", "ir_parser", "views"},  # what reads whole graphs and knows every op
+    {"interpreter", "ir_parser", "reducer", "views"},  # what reads whole graphs and knows every op
     {"autodiff"},
     {"choices"},
     {"passes"},

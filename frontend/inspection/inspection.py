@@ -84,6 +84,15 @@ class Inspection:
         return self._way.lowering
 
     @property
+    def passes(self) -> Mapping[str, Graph]:
+        """The graph after each pass of rewriting, by name; the last one is `simplified`.
+
+        "folding" folds into weights; "prepare" is what follows from weights alone, and "split" the rest; then come
+        "simplify", "layouts" and "algorithms". A graph that is simplified already has none.
+        """
+        return MappingProxyType(self._way.passes)
+
+    @property
     def decisions(self) -> list[Decision]:
         """What fusion did and refused, each with its reason."""
         return self._way.lowering.decisions

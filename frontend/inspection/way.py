@@ -108,6 +108,13 @@ class Way:
 
         return memory_report(self.lowering.graph.name, self.lowering, self.kernels)
 
+    @cached_property
+    def passes(self) -> dict[str, Graph]:
+        """The graph after each pass between the source and the stage `simplified`, by the pass's name, in order."""
+        parts = {} if self.parts.prepare is None else {"prepare": self.parts.prepare, "split": self.parts.main.graph}
+        rewritten = {name: made.graph for name, made in self.lowering.passes.items()}
+        return {"folding": self.folded.graph, **parts, **rewritten} if rewritten else {}
+
     def graph(self, stage: str) -> Graph:
         """The graph of a stage."""
         if stage == SIMPLIFIED:

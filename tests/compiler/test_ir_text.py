@@ -317,3 +317,22 @@ def test_mutants_parse_or_are_refused(text: str) -> None:
 def test_garbage_is_refused(text: str) -> None:
     with pytest.raises(ParseError, match="^line [0-9]+: "):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "at"),
+    [
+        ("  %1: f32[2] = exq %0", "exq"),
+        ("  %1: f16[2] = exp %0", "f16"),
+        ("  %1: f32[2] = exp %1", "exp"),
+        ("  %1: f32[2 = exp %0", "="),
+        ("  %1: f32[] = sum %0 {axes=[0], axes=[0]}", "axes=[0]}"),
+        ('  output "y" = %7', "%7"),
+        ('  output "y" = ', ""),
+    ],
+)
+def test_errors_know_their_column(line: str, at: str) -> None:
+    with pytest.raises(ParseError) as caught:
+        parse(HEAD + line + "\n}")
+    expected = line.rindex(at) if at else len(line.rstrip())
+    assert (caught.value.line, caught.value.column) == (3, expected + 1)

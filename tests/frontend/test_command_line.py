@@ -5,122 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
+from command_runs import error, output
 
-from gradloom.command_line import main
+from gradloom.command import main
 from gradloom.compiler import parse
-from gradloom.inspection import STAGES
-
-SCRIPT = """
-import gradloom as gl
-import neighbour
-
-print("loading")
-
-def build():
-    return gl.Sequential([gl.layers.Dense(3, activation="relu", input_shape=(neighbour.SIZE,))], name="built")
-
-model = build()
-model.compile("sgd", "mse")
-plain = build()
-
-class Holder:
-    inner = plain
-
-if __name__ == "__main__":
-    raise SystemExit("the main part ran")
-"""
-
-
-@pytest.fixture
-def script(tmp_path: Path) -> str:
-    (tmp_path / "neighbour.py").write_text("SIZE = 5\n")
-    path = tmp_path / "script.py"
-    path.write_text(SCRIPT)
-    return str(path)
-
-
-@pytest.fixture(autouse=True)
-def _forget_neighbours() -> None:
-    sys.modules.pop("neighbour", None)
-
-
-def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(arguments) == 0
-    return capsys.readouterr().out
-
-
-def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(arguments) == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    lines = captured.err.splitlines()
-    assert "Traceback" not in captured.err and len(lines) <= 3
-    return lines[-1]
-
-
-def test_what_a_prediction_prepares_is_shown_on_demand(
-    tmp_path: Path, script: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "normalized.py"
-    path.write_text(
-        "import gradloom as gl\n"
-        "model = gl.Sequential([gl.Input((5,)), gl.layers.Dense(3), gl.layers.BatchNormalization()])\n"
-    )
-    prepare = parse(output(capsys, "show", str(path), "--prepare"))
-    assert prepare.name == "predict_prepare" and prepare.groups
-    labels = [value.op.attributes["label"] for value in parse(output(capsys, "show", str(path))).inputs]
-    assert {result.name for result in prepare.outputs} == {label for label in labels if label != "x"}
-    assert "nothing is prepared" in error(capsys, "show", f"{script}:model", "--prepare")
-    assert "mode predict" in error(capsys, "show", f"{script}:model", "--prepare", "--mode", "train")
-    graph = tmp_path / "graph.ir"
-    graph.write_text(str(prepare))
-    assert "Expected a model with --prepare" in error(capsys, "show", str(graph), "--prepare")
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_show_prints_every_stage(script: str, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    text = output(capsys, "show", f"{script}:model", "--stage", stage, "--batch-size", "2")
-    assert text.endswith("\n") and "loading" not in text
-    assert ("f32[2,3]" in text) or stage not in ("forward", "gradient", "simplified", "fused")
-
-
-def test_the_fused_graph_of_the_train_step_is_shown_unless_told_otherwise(
-    script: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    graph = parse(output(capsys, "show", f"{script}:model"))
-    assert graph.name == "train" and graph.groups
-    assert parse(output(capsys, "show", f"{script}:model", "--mode", "predict")).name == "predict"
-    # What is not compiled can only predict.
-    assert parse(output(capsys, "show", f"{script}:plain")).name == "predict"
-    assert parse(output(capsys, "show", f"{script}:build")).name == "predict"
-    assert parse(output(capsys, "show", f"{script}:Holder.inner")).name == "predict"
-
-
-def test_formats_follow_the_option_or_the_ending(
-    script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert output(capsys, "show", f"{script}:model", "--format", "svg").startswith("<svg")
-    assert output(capsys, "show", f"{script}:model", "--format", "dot").startswith("digraph")
-    svg, ir, odd = tmp_path / "step.svg", tmp_path / "step.ir", tmp_path / "step.svg.txt"
-    assert output(capsys, "show", f"{script}:model", "--output", str(svg)) == ""
-    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
-    output(capsys, "show", f"{script}:model", "--output", str(ir), "--stage", "gradient")
-    assert parse(ir.read_text()).name == "train"
-    output(capsys, "show", f"{script}:model", "--output", str(odd), "--format", "dot")
-    assert odd.read_text().startswith("digraph")
-
-
-def test_a_graph_file_is_shown(script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "step.ir"
-    output(capsys, "show", f"{script}:model", "--output", str(file), "--stage", "gradient")
-    assert parse(output(capsys, "show", str(file), "--stage", "gradient")) == parse(file.read_text())
-    assert parse(output(capsys, "show", str(file))).groups
-    file.write_text(file.read_text().replace("matmul", "matmult", 1))
-    message = error(capsys, "show", str(file))
-    assert message.startswith(f"error: {file}: line ") and "unknown op. Did you mean matmul" in message
 
 
 def test_a_module_is_found_from_the_current_folder(
@@ -173,7 +63,8 @@ def test_functions_that_make_models_are_named_beside_models(
     )
     (tmp_path / "makers.py").write_text(MAKERS)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "makers", raising=False)
+    for module in ("makers", "neighbour"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     place = target.partition(":")[0]
     known = "Darknet53, imported, unannotated, annotated, any_result, Own"
     assert f"models in {place}: none; functions that may return one: {known}\n" in error(capsys, "show", target) + "\n"
@@ -187,7 +78,6 @@ def test_errors_about_names(script: str, tmp_path: Path, capsys: pytest.CaptureF
     assert "Received: module; models in" in error(capsys, "show", f"{script}:neighbour")
     assert "has no attribute 'outer'; models in" in error(capsys, "show", f"{script}:Holder.outer")
     assert "which is no file" in error(capsys, "show", f"{tmp_path}/absent.py:model")
-    assert "No such file" in error(capsys, "show", f"{tmp_path}/absent.ir")
     assert (
         error(capsys, "show", "no_such_module:model")
         == "error: Expected a Python file or a module. Received: no_such_module"
@@ -213,22 +103,82 @@ def test_errors_of_a_script_name_its_line(
     assert error(capsys, "show", f"{script}:model").startswith("error: " + message.format(script=script))
 
 
-def test_errors_about_stages(script: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "graph stage" in error(capsys, "show", f"{script}:model", "--stage", "llvm", "--format", "svg")
-    assert "Expected one of the stages" in error(capsys, "show", f"{script}:plain", "--stage", "gradient")
-    assert "compile" in error(capsys, "show", f"{script}:plain", "--mode", "train")
-    assert "Unknown dtype" in error(capsys, "show", f"{script}:model", "--dtype", "float23")
-
-
 @pytest.mark.parametrize(
-    "arguments",
-    [["show"], ["show", "a:b", "--stage", "nothing"], ["show", "a:b", "--batch-size", "0"], ["cache"], ["sow"], []],
+    ("arguments", "message"),
+    [
+        (["show"], "the following arguments are required: TARGET"),
+        (["show", "a:b", "--stage", "fusd"], "(did you mean fused?)"),
+        (["show", "a:b", "--format", "png"], "Expected text, dot, svg, json. Received: png"),
+        (["show", "a:b", "--batch-size", "0"], "Expected a positive integer. Received: 0"),
+        (["show", "a:b", "--staeg", "fused"], "(did you mean --stage?)"),
+        (["diff", "a:b", "--from", "llvm"], "Expected forward, gradient, simplified, fused. Received: llvm"),
+        (["run", "a:b", "--random", "-1"], "--random"),
+        (["reduce", "a.ir"], "the following arguments are required: --check"),
+        (["cache"], "the following arguments are required: action"),
+        (
+            ["sow"],
+            "Expected a command: show, diff, profile, report, run, reduce, cache. Received: sow (did you mean show",
+        ),
+        ([], "the following arguments are required: COMMAND"),
+    ],
 )
-def test_wrong_usage_is_explained(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "usage: python -m gradloom" in capsys.readouterr().err
+    usage, line = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: python -m gradloom")
+    assert message in line
+
+
+@pytest.mark.parametrize("command", ["", "show", "diff", "profile", "report", "run", "reduce", "cache"])
+def test_help_fits_eighty_columns_with_a_line_for_each_option(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as caught:
+        main([*([command] if command else []), "--help"])
+    assert caught.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if line.startswith(" " * 8) and command], "an option of two lines"
+    assert not command or f"  python -m gradloom {command} " in "\n".join(lines), "no example"
+
+
+def test_errors_of_gradloom_itself_leave_a_log(
+    script: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr("gradloom.inspection.stages.GraphStage.text", broken)
+    first, last = error(capsys, "show", f"{script}:model").splitlines()
+    assert first.startswith("error: internal error at ") and first.endswith("KeyError: 'a defect'")
+    log = Path(last.removeprefix("  all of it: "))
+    try:
+        text = log.read_text()
+        assert "Traceback" in text and "broken" in text and "KeyError: 'a defect'" in text
+    finally:
+        log.unlink()
+
+
+def test_long_errors_are_cut_and_kept_whole_in_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "long.py"
+    script.write_text("raise ValueError('\\n'.join(map(str, range(100))))\n")
+    *lines, last = error(capsys, "show", str(script)).splitlines()
+    assert lines == [f"error: {script}:1: ValueError: 0", "1", "2", "3"]
+    log = Path(last.removeprefix("  all of it: "))
+    try:
+        assert "\n99\n" in log.read_text()
+    finally:
+        log.unlink()
+
+
+def test_ctrl_c_ends_a_command_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "stopped.py"
+    script.write_text("raise KeyboardInterrupt\n")
+    assert main(["show", str(script)]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_cache_commands(

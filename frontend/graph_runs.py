@@ -1,0 +1,159 @@
+"""Runs of single graphs on given or drawn arrays, compiled, unfused or interpreted, and how their results compare."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradloom.compiler.ir import FORWARD, Graph, Input
+from gradloom.compiler.passes.prepare import PREPARED, as_stored
+from gradloom.compiler.types import F64, OPEN
+from gradloom.inspection.way import Way
+
+if TYPE_CHECKING:
+    from gradloom.compiler.program import Argument, Program
+
+Arrays = Mapping[str, np.ndarray]
+
+ROWS = 32
+"""Samples of a data set that no indices are drawn for."""
+
+LARGEST = 10
+"""Drawn integers are below this: labels of classes, steps and counts."""
+
+TOLERANCE = {"f32": 2e-4, "f64": 2e-13}
+"""How far floats may be apart, relative to the largest element of a result, or to 1: some thousand roundings."""
+
+COMPILED, UNFUSED = "compiled", "unfused"
+
+
+def drawn_arrays(graph: Graph, seed: int, given: Arrays | None = None) -> dict[str, np.ndarray]:
+    """Return an array for each input, by label, as it is stored: the given ones, captured ones, the others drawn.
+
+    An input's array depends on the seed, its label and its type alone. Floats are uniform in [−1, 1), and in [0, 1) for
+    states and hyperparameters, of which some (variances, rates) make no sense below zero. Indices lie within the data.
+    """
+    given = {**graph.captured, **(given or {})}
+    inputs = [value.op for value in graph.inputs if isinstance(value.op, Input)]
+    rows = max((op.type.size for op in inputs if op.role == "indices"), default=ROWS)
+    lengths = [len(given[op.label]) for op in inputs if op.label in given and OPEN in op.type.shape]
+    return {
+        op.label: given[op.label] if op.label in given else _drawn(op, seed, rows, min(lengths, default=rows))
+        for op in inputs
+    }
+
+
+def _drawn(op: Input, seed: int, rows: int, length: int) -> np.ndarray:
+    rng = np.random.default_rng([seed, zlib.crc32(op.label.encode())])
+    shape = [rows if size == OPEN else size for size in op.type.shape]
+    for axis, source in enumerate(op.permutation):
+        shape[source] = op.type.shape[axis]
+    dtype = op.type.dtype
+    if dtype.is_float:
+        low = 0.0 if op.role in ("state", "hyperparameter") else -1.0
+        return rng.uniform(low, 1.0, shape).astype(dtype.numpy)
+    most = length if op.role == "indices" else 2 if dtype.kind == "bool" else LARGEST
+    return rng.integers(0, most, shape).astype(dtype.numpy)
+
+
+def run_graph(graph: Graph, arrays: Arrays, way: str = COMPILED) -> dict[str, np.ndarray]:
+    """Return the graph's outputs by name for arrays by input label, which stay as they are.
+
+    way: "compiled" as a model's programs are, from the graph's own stage on; "unfused" with every node a kernel of its
+    own, and nothing simplified. Raises `ArgumentError` for a missing or unfitting array.
+    """
+    if way == UNFUSED:
+        plain, _ = graph.rebuild()
+        plain.groups, plain.stage, plain.inference = (), "", False
+        return _run(_program(plain, optimized=False), plain, arrays)
+    parts = Way(graph.stage or FORWARD, lambda: graph).parts
+    main = parts.main.graph
+    program = _program(main)
+    stored = {
+        argument.name: _stored(arrays[argument.name], argument)
+        for argument in program.arguments
+        if argument.role == PREPARED and argument.name in arrays
+    }
+    if parts.prepare is not None:
+        prepare = as_stored(parts.prepare, program.arguments)
+        stored |= _run(_program(prepare), prepare, arrays)
+    return _run(program, main, {**arrays, **stored})
+
+
+def _program(graph: Graph, optimized: bool = True) -> Program:
+    """Compile a graph anew: what is checked must not come out of the cache."""
+    from gradloom.compiler import pipeline
+    from gradloom.compiler.options import Options
+    from gradloom.runtime.cpus import available_cpus
+
+    return pipeline.compile_graph(graph, Options(cores=available_cpus(), simplify=optimized, fuse=optimized))
+
+
+def _run(program: Program, graph: Graph, arrays: Arrays) -> dict[str, np.ndarray]:
+    """The outputs of a program that was compiled from a graph."""
+    from gradloom.runtime.executable import Executable
+
+    names = {argument.name for argument in program.arguments}
+    held = {label: np.array(array, order="C") for label, array in arrays.items() if label in names}
+    results = {
+        output.name: np.zeros(output.value.shape, output.value.dtype.numpy)
+        for output in graph.outputs
+        if output.donor is None
+    }
+    Executable(program).run({**held, **results})
+    for output in graph.outputs:
+        if output.donor is not None and isinstance(output.donor.op, Input):
+            results[output.name] = held[output.donor.op.label]
+    return {output.name: results[output.name] for output in graph.outputs}
+
+
+def _stored(array: np.ndarray, argument: Argument) -> np.ndarray:
+    """An array in the order in which a program wants what another one prepared."""
+    if argument.permutation:
+        array = array.transpose(argument.permutation)
+    if argument.panel:
+        *leading, columns = array.shape
+        array = array.reshape(*leading, columns // argument.panel, argument.panel)
+        array = np.moveaxis(array, -2, 0)
+    return array
+
+
+def disagreements(got: Arrays, wanted: Arrays) -> list[str]:
+    """Return a line for each result that differs by more than rounding: where most, what came, and what is right."""
+    return [line for name in wanted if (line := _disagreement(name, got[name], wanted[name]))]
+
+
+def _disagreement(name: str, got: np.ndarray, wanted: np.ndarray) -> str:
+    if got.shape != wanted.shape or got.dtype != wanted.dtype:
+        return f"{name}: {got.dtype}{list(got.shape)} where {wanted.dtype}{list(wanted.shape)} is right"
+    distance = _distance(got, wanted)
+    wrong = distance > _tolerance(wanted)
+    if not wrong.any():
+        return ""
+    at = np.unravel_index(int(distance.argmax()), distance.shape)
+    place = f" at {list(map(int, at))}" if at else ""
+    count = f"{int(wrong.sum())} of {wrong.size} elements differ"
+    return f"{name}: {count}, most{place}: {got[at]} where {wanted[at]} is right"
+
+
+def _distance(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """How far elements are apart: infinitely where only one is finite, or both are different infinities."""
+    if not np.issubdtype(wanted.dtype, np.floating):
+        other: np.ndarray = got != wanted
+        return other.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+    same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+    apart = np.where(np.isfinite(got) & np.isfinite(wanted), distance, np.inf)
+    result: np.ndarray = np.where(same, 0.0, apart)
+    return result
+
+
+def _tolerance(wanted: np.ndarray) -> float:
+    if not np.issubdtype(wanted.dtype, np.floating):
+        return 0.0
+    finite = np.abs(wanted[np.isfinite(wanted)]).astype(np.float64)
+    return TOLERANCE["f64" if wanted.dtype == F64.numpy else "f32"] * max(1.0, float(finite.max(initial=0.0)))
