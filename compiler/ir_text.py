@@ -142,7 +142,9 @@ def format_scalar(value: Any, dtype: DType) -> str:
     """Return the shortest digits that give back every bit of a NumPy scalar."""
     if not dtype.is_float:
         return ("true" if value else "false") if dtype == BOOL else str(int(value))
-    if np.isnan(value):
+    with np.errstate(invalid="ignore"):  # asking a signaling NaN may warn
+        is_nan = np.isnan(value)
+    if is_nan:
         bits = int(value.view(f"u{dtype.itemsize}"))
         return "nan" if bits == QUIET_NAN[dtype.bits] else f"nan:{bits:#x}"
     digits = str(value)

@@ -57,8 +57,10 @@ class Lowering:
     @cached_property
     def rewritten(self) -> Rewritten:
         """The stage `simplified` with the rules that applied on the way, and what each node of the graph became."""
+        if self.passes:
+            return reduce(Rewritten.then, self.passes.values())
         copy, image = self.graph.rebuild()
-        return reduce(Rewritten.then, self.passes.values(), Rewritten(copy, [], image))
+        return Rewritten(copy, [], image)
 
     @cached_property
     def _fused(self) -> tuple[Graph, list[Decision]]:
