@@ -157,7 +157,8 @@ class OuterProduct:
     def _group(self) -> tuple[int, int]:
         """The panels in a block of columns, and the rows in a strip that all of them multiply in turn.
 
-        A strip stays in the L1 cache where the panels stay in L2, else in L2.
+        A strip stays in the L1 cache where the panels stay in L2, else in L2: then panels come from far away once for
+        each strip, which must not be much more than what is spared, A once for each panel.
         """
         product, machine = self.product, self.task.machine
         if not self.by_columns or product.batch or self.outer:
@@ -166,20 +167,23 @@ class OuterProduct:
         most = machine.l2_bytes // 2 // (row * self.width)
         panels = -(-product.columns // self.width)
         hint = column_hint(self.task, product.columns)
+        far = machine.l2_bytes // 4 // row
         if hint is not None and hint % self.width == 0:
             group = hint // self.width
         elif panels >= 2 * machine.cores and (product.rows * row > machine.l2_bytes // 2 or self._is_far_a()):
             group = -(-panels // machine.cores)
-            group = group if group <= most else -(-group // GROUPS)
+            if group > most:
+                group = -(-group // GROUPS) if 2 * far >= self.width else 1
         else:
+            group = 1
+        if group == 1:
             return 1, product.rows
-        held = machine.l1_bytes // 2 if group <= most else machine.l2_bytes // 4
+        held = machine.l1_bytes // 2 // row if group <= most else far
         if self._is_far_a():
             # Whole vectors are staged: a masked store takes as long as a dozen others.
             unit = math.lcm(self.tile, self.lanes)
-            return group, unit * max(1, held // (row * unit))
-        tiles = -(-product.rows // self.tile)
-        return group, even_tile(tiles, max(1, held // (row * self.tile))) * self.tile
+            return group, unit * max(1, held // unit)
+        return group, even_tile(-(-product.rows // self.tile), max(1, held // self.tile)) * self.tile
 
     def _is_far_a(self) -> bool:
         """Whether A is stored by columns, and read by many tiles."""
