@@ -57,8 +57,10 @@ class Lowering:
     @cached_property
     def rewritten(self) -> Rewritten:
         """The stage `simplified` with the rules that applied on the way, and what each node of the graph became."""
-        copy, image = self.graph.rebuild()
-        return reduce(Rewritten.then, self.passes.values(), Rewritten(copy, [], image))
+        if not self.passes:
+            copy, image = self.graph.rebuild()
+            return Rewritten(copy, [], image)
+        return reduce(Rewritten.then, self.passes.values())
 
     @cached_property
     def _fused(self) -> tuple[Graph, list[Decision]]:
