@@ -62,7 +62,7 @@ def run_page(page: Path) -> Outcome:
     name = page.relative_to(ROOT).as_posix()
     outcome = Outcome("")
     written = 0
-    with _module(f"page_{page.stem}") as module, _own_surroundings() as folder:
+    with module_for(f"page_{page.stem}") as module, own_surroundings() as folder:
         printed, source = "", 0
         for block in blocks(text):
             body, line = text[block.start : block.stop], text.count("\n", 0, block.start) + 1
@@ -99,7 +99,7 @@ def update(page: Path) -> None:
 
 
 @contextlib.contextmanager
-def _module(name: str) -> Iterator[ModuleType]:
+def module_for(name: str) -> Iterator[ModuleType]:
     """A module for a page's names: classes that the page defines find theirs there."""
     module = sys.modules[name] = ModuleType(name)
     try:
@@ -109,7 +109,7 @@ def _module(name: str) -> Iterator[ModuleType]:
 
 
 @contextlib.contextmanager
-def _own_surroundings() -> Iterator[Path]:
+def own_surroundings() -> Iterator[Path]:
     """A scratch folder to run in; environment, registry of ops and random state are afterwards what they were."""
     import gradloom as gl
     import gradloom.compiler.ops  # all ops are registered before the registry is kept

@@ -68,6 +68,7 @@ def model_supply(model: Model, batch_size: int, mode: str, source: Callable[[], 
         else:
             given = dict(model._checked(model.setup, x, y).arrays)
         for argument in wanted:
+            given[argument.name] = _widened(argument, given[argument.name])
             _check(argument, given[argument.name], batch_size)
         return given
 
@@ -116,6 +117,13 @@ def _data_inputs(graph: Graph, roles: Sequence[str]) -> list[Argument]:
     """The inputs of a graph that its caller supplies, as arguments."""
     ops = [value.op for value in graph.inputs if isinstance(value.op, Input)]
     return [Argument(op.label, op.type, op.role) for op in ops if op.role in roles]
+
+
+def _widened(argument: Argument, array: np.ndarray) -> np.ndarray:
+    """Integers as the wider ones that were inspected: data sets often hold labels as bytes, which `fit` takes, too."""
+    wanted = argument.type.dtype.numpy
+    is_wider = array.dtype.kind in "iu" and wanted.kind in "iu" and np.can_cast(array.dtype, wanted, "safe")
+    return array.astype(wanted, copy=False) if is_wider else array
 
 
 def _check(argument: Argument, array: np.ndarray, rows: int) -> None:

@@ -30,7 +30,8 @@ def test_page_prints_what_it_shows(page: Path) -> None:
     assert not outcome.differences, "\n".join([*outcome.differences, renew])
     assert Op.registry == before
     shown = set(re.findall(r"\]\(pictures/([^)]+)\)", page.read_text(encoding="utf-8")))
-    assert shown == set(outcome.pictures)
+    # Pictures that are named after the page are the page's own; screenshots and charts of times are made elsewhere.
+    assert {name for name in shown if name.startswith(f"{page.stem}-")} == set(outcome.pictures)
     for name, picture in outcome.pictures.items():
         kept = (DOCS / "pictures" / name).read_text(encoding="utf-8")
         assert kept == picture, f"docs/pictures/{name} is out of date; {renew}"

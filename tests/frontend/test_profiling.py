@@ -168,6 +168,11 @@ def test_data_of_another_type_is_refused() -> None:
         inspection.profile(x, y, seconds=0)
 
 
+def test_labels_as_bytes_are_taken_as_fit_takes_them() -> None:
+    x, y = np.zeros((BATCH, INPUTS), np.float32), np.zeros(BATCH, np.uint8)
+    assert mlp().inspect(BATCH).profile(x, y, seconds=1e-3).steps >= 3
+
+
 def test_functions_are_profiled_by_line() -> None:
     def f(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return gl.ops.tanh(gl.ops.matmul(x, y))
