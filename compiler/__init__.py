@@ -18,9 +18,10 @@ if TYPE_CHECKING:
         ShapeError,
         VerificationError,
     )
-    from gradloom.compiler.ir import Graph, Group, Op, Output, Provenance, Value
+    from gradloom.compiler.ir import Graph, Group, Op, Output, Value
     from gradloom.compiler.ir_parser import parse
     from gradloom.compiler.ir_text import print_graph
+    from gradloom.compiler.provenance import Provenance
     from gradloom.compiler.types import DType, TensorType
 
 _HOMES = {
@@ -33,9 +34,10 @@ _HOMES = {
         "ShapeError",
         "VerificationError",
     ),
-    "gradloom.compiler.ir": ("Graph", "Group", "Op", "Output", "Provenance", "Value"),
+    "gradloom.compiler.ir": ("Graph", "Group", "Op", "Output", "Value"),
     "gradloom.compiler.ir_parser": ("parse",),
     "gradloom.compiler.ir_text": ("print_graph",),
+    "gradloom.compiler.provenance": ("Provenance",),
     "gradloom.compiler.types": ("DType", "TensorType"),
 }
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from math import prod
 
 from gradloom.compiler.errors import GradloomError, NoGradientError, ShapeError
-from gradloom.compiler.ir import Provenance, Value, origin_scope
+from gradloom.compiler.ir import Value
 from gradloom.compiler.ops.base import TensorOp
 from gradloom.compiler.ops.movement import BroadcastTo, Reshape
 from gradloom.compiler.ops.reductions import Sum
+from gradloom.compiler.provenance import Provenance, origin_scope
 from gradloom.compiler.types import OPEN, TensorType
 
 

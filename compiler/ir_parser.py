@@ -15,7 +15,8 @@ import numpy as np
 
 import gradloom.compiler.ops  # noqa: F401  (fills Op.registry)
 from gradloom.compiler.errors import GradloomError, ParseError
-from gradloom.compiler.ir import GRAPH_STAGES, Constant, Graph, Group, Input, Op, Output, Provenance, Value
+from gradloom.compiler.ir import GRAPH_STAGES, Constant, Graph, Group, Input, Op, Output, Value
+from gradloom.compiler.provenance import Provenance
 from gradloom.compiler.types import BOOL, DTYPES, OPEN, DType, TensorType
 
 MAX_RANK = 32

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gradloom import ops
-from gradloom.compiler.ir import Value, owner_scope
+from gradloom.compiler.ir import Value
+from gradloom.compiler.provenance import owner_scope
 from gradloom.layers.input_layer import InputLayer
 from gradloom.layers.layer import Layer
 from gradloom.naming import distinct

@@ -7,7 +7,8 @@ from typing import Any
 
 from gradloom.call_graph import CallGraph
 from gradloom.compiler.errors import ShapeError
-from gradloom.compiler.ir import Value, owner_scope
+from gradloom.compiler.ir import Value
+from gradloom.compiler.provenance import owner_scope
 from gradloom.compiler.types import DType
 from gradloom.layers.layer import Layer, training_scope
 from gradloom.layers.shapes import InputSpec, Shape, ShapeTree, map_shapes

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gradloom.call_graph import CallGraph
-from gradloom.compiler.ir import source_scope
+from gradloom.compiler.provenance import source_scope
 from gradloom.compiler.types import DType
 from gradloom.layers.input_layer import InputLayer
 from gradloom.layers.layer import Layer

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from gradloom import ops
 from gradloom.call_graph import INPUT, is_single
 from gradloom.compiler.autodiff import gradients
-from gradloom.compiler.ir import FORWARD, GRADIENT, Graph, Value, layer_scope, source_scope
+from gradloom.compiler.ir import FORWARD, GRADIENT, Graph, Value
+from gradloom.compiler.provenance import layer_scope, source_scope
 from gradloom.compiler.types import I32, TensorType
 from gradloom.data_adapter import labels
 from gradloom.tracing import TracedGraph, finish

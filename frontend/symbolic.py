@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from gradloom.compiler import ops as compiler_ops
 from gradloom.compiler.errors import GradloomError
-from gradloom.compiler.ir import Graph, Value, layer_scope, source_scope, user_line
+from gradloom.compiler.ir import Graph, Value
+from gradloom.compiler.provenance import layer_scope, source_scope, user_line
 from gradloom.compiler.types import DType, TensorType
 from gradloom.naming import unique_name
 from gradloom.operators import TensorOperators

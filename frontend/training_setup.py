@@ -10,7 +10,8 @@ import numpy as np
 
 from gradloom import losses, metrics, ops, optimizers
 from gradloom.compiler.errors import GradloomError
-from gradloom.compiler.ir import Value, layer_scope, user_line
+from gradloom.compiler.ir import Value
+from gradloom.compiler.provenance import layer_scope, user_line
 from gradloom.layers.shapes import Shape
 from gradloom.losses import Loss
 from gradloom.metrics import Metric, MetricLike

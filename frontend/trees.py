@@ -128,7 +128,7 @@ def as_array(leaf: Any, where: str) -> np.ndarray:
     if target is None:
         raise TypeError(
             f"Expected an array, a number or a (nested) list of numbers for {where}, with dtype bool, uint8, int32, "
-            f"int64, float32 or float64. Received: {type(leaf).__name__} of dtype {array.dtype}"
+            f"int64, bfloat16, float32 or float64. Received: {type(leaf).__name__} of dtype {array.dtype}"
         )
     return np.require(array, np.dtype(target), ("C", "A"))
 
@@ -167,9 +167,11 @@ _ACCEPTED = {
     "uint32": "int64",
     "int64": "int64",
     "float16": "float32",
+    "bfloat16": "bfloat16",
     "float32": "float32",
     "float64": "float64",
 }
 
-_KNOWN = frozenset(map(np.dtype, _ACCEPTED.values()))
+# NumPy knows bfloat16 once ml_dtypes is loaded: whoever has such an array has loaded it.
+_KNOWN = frozenset(np.dtype(name) for name in _ACCEPTED.values() if name != "bfloat16")
 """The dtypes that programs know: an array of one is taken as it is."""

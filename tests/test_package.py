@@ -19,6 +19,7 @@ FOLDERS = {"frontend": "gradloom", "compiler": "gradloom.compiler", "runtime": "
 COMPILER_ORDER = [
     {"types"},
     {"loops"},
+    {"provenance"},
     {"ir"},
     {"ops"},
     {"interpreter", "ir_parser", "reducer", "views"},  # what reads whole graphs and knows every op

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradloom.compiler.ir import Graph, Input, Value, origin_scope
+from gradloom.compiler.ir import Graph, Input, Value
 from gradloom.compiler.ops.base import Elementwise
 from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.movement import Transpose
 from gradloom.compiler.passes.movement_rules import transposed_operand
 from gradloom.compiler.passes.rewrite import Firing, Rewritten, rewrite, unchanged
 from gradloom.compiler.passes.simplify import RULES
+from gradloom.compiler.provenance import origin_scope
 from gradloom.compiler.types import TensorType
 
 SWAP = (1, 0)

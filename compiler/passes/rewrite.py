@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gradloom.compiler.errors import VerificationError
-from gradloom.compiler.ir import Graph, Output, Value, origin_scope
+from gradloom.compiler.ir import Graph, Output, Value
+from gradloom.compiler.provenance import origin_scope
 
 MAX_SWEEPS = 100
 """Sweeps over a graph before the rules are held to contradict each other. A chain of n moves takes at most n sweeps."""

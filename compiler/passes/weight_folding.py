@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from gradloom.compiler.ir import Graph, Op, Value, origin_scope
+from gradloom.compiler.ir import Graph, Op, Value
 from gradloom.compiler.ops.arithmetic import Add, Divide, Multiply, Subtract
 from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.convolution import Conv2D
@@ -24,6 +24,7 @@ from gradloom.compiler.ops.elementwise import Negative, before_rounding, stored_
 from gradloom.compiler.ops.movement import Reshape
 from gradloom.compiler.passes.fixed import changes_inputs, fixed_values
 from gradloom.compiler.passes.rewrite import Firing, Rewritten, unchanged
+from gradloom.compiler.provenance import origin_scope
 
 
 def fold_into_weights(graph: Graph) -> Graph:

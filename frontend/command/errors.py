@@ -32,7 +32,7 @@ def is_internal(error: Exception) -> bool:
     """Whether an error is a defect of Gradloom, and not of what it was given."""
     if isinstance(error, VerificationError):
         return True
-    return not isinstance(error, (CommandError, GradloomError, OSError, ValueError))
+    return not isinstance(error, (CommandError, GradloomError, MemoryError, OSError, ValueError))
 
 
 def described(error: Exception, internal: bool) -> str:

@@ -158,7 +158,12 @@ class Inspection:
         values; values become values, and in `scheduled` calls; a call becomes its place in `memory` (also
         where it has no intermediate results), and then the function that it calls.
         """
-        return list(self._successors(self.stage(stage).name, node.number if isinstance(node, Value) else node))
+        key = node.number if isinstance(node, Value) else node
+        shown = self.stage(stage)
+        known = {value.number for value in shown.graph.live()} if isinstance(shown, GraphStage) else shown._network()
+        if key not in known:
+            raise ValueError(f"{self.title}: Expected the id of a node of {stage}. Received: {node!r}")
+        return list(self._successors(stage, key))
 
     def _successors(self, stage: str, node: int | str) -> Sequence[int | str]:
         names, way = list(self.stages), self._way
@@ -179,8 +184,6 @@ class Inspection:
         if stage in way.stages:
             following = way.stages[way.stages.index(stage) + 1]
             values = {value.number: value for value in way.graph(stage).live()}
-            if node not in values:
-                raise ValueError(f"{self.title}: Expected the number of a node of {stage}. Received: {node!r}")
             image = way.image(stage, following).get(values[int(node)])
             return [] if image is None else [image.number]
         if stage == "scheduled":

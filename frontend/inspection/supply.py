@@ -55,6 +55,8 @@ def model_supply(model: Model, batch_size: int, mode: str, source: Callable[[], 
 
     def data(x: Any = None, y: Any = None) -> Arrays:
         wanted = _data_inputs(source(), CALLERS)
+        if x is None and y is not None:
+            raise ValueError("Expected x beside y, or neither. Received: x=None")
         if x is None:
             sizes = [tensor.shape[-1] for tensor in model.call_graph.outputs]
             classes = dict(zip(step_graphs.output_labels(model, "y"), sizes, strict=True))

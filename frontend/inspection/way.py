@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from gradloom.autotuning import chosen
 from gradloom.compiler.choices import Choices
-from gradloom.compiler.ir import FORWARD, FUSED, GRADIENT, GRAPH_STAGES, SIMPLIFIED, Graph, Provenance, Value
+from gradloom.compiler.ir import FORWARD, FUSED, GRADIENT, GRAPH_STAGES, SIMPLIFIED, Graph, Value
 from gradloom.compiler.passes.prepare import Split, split
 from gradloom.compiler.passes.rewrite import Rewritten, unchanged
 from gradloom.compiler.passes.weight_folding import with_folded_weights
+from gradloom.compiler.provenance import Provenance
 
 if TYPE_CHECKING:
     import networkx

@@ -14,7 +14,8 @@ import numpy as np
 
 from gradloom import initializers, ops
 from gradloom.compiler.errors import DTypeError, ShapeError
-from gradloom.compiler.ir import Value, current_provenance, layer_scope, user_line
+from gradloom.compiler.ir import Value
+from gradloom.compiler.provenance import current_provenance, layer_scope, user_line
 from gradloom.compiler.types import DType
 from gradloom.constructors import Constructed
 from gradloom.initializers import InitializerLike

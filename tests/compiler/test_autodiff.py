@@ -11,7 +11,8 @@ from gradloom.compiler import ops
 from gradloom.compiler.autodiff import gradients
 from gradloom.compiler.errors import GradloomError, NoGradientError, ShapeError
 from gradloom.compiler.interpreter import interpret
-from gradloom.compiler.ir import Graph, Value, layer_scope
+from gradloom.compiler.ir import Graph, Value
+from gradloom.compiler.provenance import layer_scope
 from gradloom.compiler.types import F32, F64, I32, OPEN, U8, TensorType
 from op_cases import CASES, OpCase
 

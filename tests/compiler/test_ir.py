@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from gradloom.compiler import ops
 from gradloom.compiler.errors import DTypeError, ShapeError, VerificationError
-from gradloom.compiler.ir import Graph, Input, Provenance, Value, current_graph, layer_scope
+from gradloom.compiler.ir import Graph, Input, Value, current_graph
 from gradloom.compiler.ops.arithmetic import Add
 from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.elementwise import Exp
+from gradloom.compiler.provenance import Provenance, layer_scope
 from gradloom.compiler.types import F32, I32, TensorType
 from random_graphs import graphs
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 import gradloom.compiler
 from gradloom.compiler import ops, parse
 from gradloom.compiler.errors import ParseError
-from gradloom.compiler.ir import Constant, Graph, Group, Op, layer_scope
+from gradloom.compiler.ir import Constant, Graph, Group, Op
 from gradloom.compiler.ir_text import print_graph
 from gradloom.compiler.passes.fuse import fuse
 from gradloom.compiler.passes.simplify import simplify
+from gradloom.compiler.provenance import layer_scope
 from gradloom.compiler.types import DTYPES, F32, I32, OPEN, U8, DType, TensorType
 from op_cases import CASES, OpCase
 from random_graphs import graphs

@@ -12,12 +12,13 @@ from gradloom.compiler import ops, options, pipeline
 from gradloom.compiler.choices import Choice, Choices, Departure
 from gradloom.compiler.errors import MemoryLimitError
 from gradloom.compiler.interpreter import interpret
-from gradloom.compiler.ir import Graph, Provenance, Value, building, layer_scope
+from gradloom.compiler.ir import Graph, Value, building
 from gradloom.compiler.llvm import codegen
 from gradloom.compiler.llvm.target import Target, host_levels
 from gradloom.compiler.loops.structure import structure
 from gradloom.compiler.options import Options, cache_key
 from gradloom.compiler.program import Call
+from gradloom.compiler.provenance import Provenance, layer_scope
 from gradloom.compiler.types import F32, F64, TensorType
 from mlp_step import lowered as mlp_lowered
 from mlp_step import train_graph

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from gradloom.compiler.errors import VerificationError
-from gradloom.compiler.ir import Graph, Group, Provenance, Value, layer_scope
+from gradloom.compiler.ir import Graph, Group, Value
 from gradloom.compiler.ops.arithmetic import Add, Multiply, Subtract
 from gradloom.compiler.ops.elementwise import Convert, Exp, Negative
 from gradloom.compiler.passes.rewrite import Draft, rewrite, rule_on
+from gradloom.compiler.provenance import Provenance, layer_scope
 from gradloom.compiler.types import F32, F64, TensorType
 
 VECTOR = TensorType(F32, (4,))

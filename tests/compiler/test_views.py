@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradloom.compiler import ops
-from gradloom.compiler.ir import Constant, Graph, Group, Input, layer_scope
+from gradloom.compiler.ir import Constant, Graph, Group, Input
 from gradloom.compiler.passes.fuse import fuse
 from gradloom.compiler.passes.simplify import simplify
+from gradloom.compiler.provenance import layer_scope
 from gradloom.compiler.types import F32, TensorType
 from gradloom.compiler.views import to_dot, to_networkx, to_svg
 from gradloom.compiler.views.layout import Arrangement, Item, Key, Link, arrange, assign_layers

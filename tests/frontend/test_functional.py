@@ -314,7 +314,7 @@ def test_a_model_that_defines_no_call_says_so() -> None:
 def test_nodes_come_from_the_lines_that_the_layers_were_called_in() -> None:
     x = gl.Input((4,))
     hidden = layers.Dense(3, name="hidden")(x)
-    here = gl.compiler.ir.user_line()
+    here = gl.compiler.provenance.user_line()
     y = layers.ReLU()(hidden)
     graph = gl.Model(x, y).predict_graph(batch_size=2)
     path, line = here.rsplit(":", 1)

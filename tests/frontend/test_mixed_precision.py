@@ -203,3 +203,13 @@ print("ml_dtypes" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_arrays_of_bfloat16_are_taken_as_they_are() -> None:
+    """What a function returns can be handed to the next one."""
+    x = drawn(5, 3).astype(ml_dtypes.bfloat16)
+    turned = gl.function(gl.ops.transpose)(x)
+    assert turned.dtype == x.dtype and (turned == x.T).all()
+    assert (gl.function(gl.ops.transpose)(turned) == x).all()
+    model = gl.Sequential([gl.Input((3,)), gl.layers.Dense(2)])
+    np.testing.assert_array_equal(model.predict(x, verbose=0), model.predict(x.astype(np.float32), verbose=0))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import gradloom as gl
+import networks
 from gradloom.compiler.llvm.target import Target
 from gradloom.compiler.options import Options
 from gradloom.compiler.pipeline import lower
@@ -275,3 +276,8 @@ def test_bandwidth_is_that_of_where_the_bytes_lie(footprint: int, rate: float) -
     assert MACHINE.bandwidth(footprint) == rate
     assert MACHINE.seconds(0, 1e9, 0, footprint) == 1e9 / rate and MACHINE.seconds(1e12, 1, 1, footprint) == 10
     assert MACHINE.seconds(0, 0, footprint, 1e9) == footprint / rate
+
+
+def test_targets_without_features_are_refused() -> None:
+    with pytest.raises(ValueError, match="Expected x beside y, or neither. Received: x=None"):
+        networks.mlp().inspect(batch_size=2).profile(y=np.zeros(2, np.int32))

@@ -10,7 +10,8 @@ import pytest
 
 import gradloom as gl
 import networks
-from gradloom.compiler.ir import Constant, Graph, Input, Provenance, Value
+from gradloom.compiler.ir import Constant, Graph, Input, Value
+from gradloom.compiler.provenance import Provenance
 from gradloom.inspection import GraphStage, Inspection
 
 MODES = ("train", "evaluate", "predict")
@@ -63,7 +64,7 @@ def is_in_networks(origin: Provenance) -> bool:
 
 def test_all_nodes_of_darknet53_in_training() -> None:
     model = gl.applications.Darknet53(weights=None, input_shape=(32, 32, 3), classes=4)
-    made = gl.compiler.ir.user_line()
+    made = gl.compiler.provenance.user_line()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     path, _, line = made.rpartition(":")
     lines = {f"{path}:{int(line) - 1}", f"{path}:{int(line) + 1}"}

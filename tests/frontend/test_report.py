@@ -209,3 +209,14 @@ def test_save_leaves_the_old_file_when_it_fails(
         inspection.save(target)
     assert target.read_text() == "before"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_error_names_the_path_that_was_asked_for(tmp_path: Path) -> None:
+    inspection = gl.inspect(gl.ops.exp, gl.TensorSpec((3,), "float32"))
+    missing = tmp_path / "missing" / "report.html"
+    with pytest.raises(FileNotFoundError) as error:
+        inspection.save(missing)
+    assert error.value.filename == str(missing)
+    with pytest.raises(IsADirectoryError) as error_:
+        inspection.save(tmp_path)
+    assert error_.value.filename == str(tmp_path)

@@ -138,8 +138,13 @@ def test_nodes_are_followed_into_kernels_and_functions(inspection: Inspection) -
             graph = inspection.stages[following].graph  # type: ignore[attr-defined]
             assert [graph.values[node].op.name for node in followed] == ["matmul"]
     assert followed == ["k0_dense_matmul_add_maximum"]
-    with pytest.raises(ValueError, match="number of a node of gradient. Received: 99999"):
-        inspection.became("gradient", 99999)
+
+
+@pytest.mark.parametrize("node", [99999, -1, None, "nothing"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_nodes_that_there_are_not_are_refused(inspection: Inspection, stage: str, node: Any) -> None:
+    with pytest.raises(ValueError, match=f"id of a node of {stage}. Received: {node!r}"):
+        inspection.became(stage, node)
 
 
 def test_json_of_everything_agrees_with_single_questions(inspection: Inspection) -> None:

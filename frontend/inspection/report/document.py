@@ -18,8 +18,9 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from gradloom.compiler.ir import Graph, Input, Provenance, Value
+from gradloom.compiler.ir import Graph, Input, Value
 from gradloom.compiler.ir_text import format_attributes, layer_paths
+from gradloom.compiler.provenance import Provenance
 from gradloom.inspection.machine_code import Function, assembly_functions, llvm_functions
 from gradloom.inspection.report.parts import parts_of
 from gradloom.inspection.stages import GraphStage

@@ -7,6 +7,7 @@ longer ones (LLVM IR and assembly of large networks) are deflated, and the brows
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -36,6 +37,11 @@ PLAIN_BYTES = 400_000
 def save_report(inspection: Inspection, path: str | os.PathLike[str], profile: Profile | None = None) -> Path:
     """Write the report to `path`, which is replaced as a whole or not at all; return it."""
     target = Path(path)
+    # An error names this path, not the temporary file's; and it comes before the work.
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target))
     content = report_html(inspection, profile).encode()
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     temporary = Path(name)
