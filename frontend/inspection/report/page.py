@@ -37,7 +37,11 @@ def save_report(inspection: Inspection, path: str | os.PathLike[str], profile: P
     """Write the report to `path`, which is replaced as a whole or not at all; return it."""
     target = Path(path)
     content = report_html(inspection, profile).encode()
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        # Nobody has asked for the temporary file, so its name would say nothing.
+        raise type(error)(error.errno, error.strerror, str(target)) from None
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
