@@ -38,7 +38,7 @@ class DTypePolicy:
         except DTypeError:
             raise DTypeError(f"Expected a policy: {MIXED!r}, or the name of a dtype. Received: {self.name!r}") from None
         if dtype == BF16:
-            raise DTypeError(f"Expected weights of float32: the policy {MIXED!r}. Received: {self.name!r}")
+            raise DTypeError(f"Expected a policy with weights of float32, such as {MIXED!r}. Received: {self.name!r}")
 
     @property
     def compute_dtype(self) -> DType:

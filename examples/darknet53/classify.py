@@ -20,11 +20,11 @@ from gradloom.compiler.errors import GradloomError
 from gradloom.formats import darknet
 
 DEMO_NOTICE = """\
-  ####################################################################
+  ##################################################################
   ##  --demo-weights: these weights are RANDOM numbers. What they   ##
   ##  say about the images means NOTHING; they only show that the   ##
   ##  network runs, and how fast.                                   ##
-  ####################################################################"""
+  ##################################################################"""
 
 RESIDUAL_SCALE = 0.3
 """Of the last normalization in each residual block of random weights: 23 blocks of scale 1 would double 23 times."""

@@ -79,6 +79,8 @@ def parse(commands: Sequence[Command], arguments: Sequence[str]) -> tuple[Comman
         )
         command.add_options(parsers[command.name])
     words = [word for word in arguments if not word.startswith("-")]
+    if not arguments:
+        parser.error(f"Expected a command: {', '.join(parsers)}. Received: none; --help says what they do")
     if words and words[0] not in parsers:
         parser.error(f"Expected a command: {', '.join(parsers)}. Received: {words[0]}{near(words[0], parsers)}")
     options, unknown = parser.parse_known_args(arguments)

@@ -60,6 +60,8 @@ def load_model(target: str) -> Model:
     if not colon or not name.replace(".", "_").isidentifier():
         place, name = target, ""
     is_file = place.endswith(".py") or os.sep in place
+    if is_file and Path(place).suffix not in ("", ".py"):
+        raise CommandError(f"Expected a Python file ending in .py, or a graph in {GRAPH_FILE}. Received: {place}")
     if is_file and not Path(place).is_file():
         raise CommandError(f"Expected a Python file. Received: {place}, which is no file")
     # What the script prints must not mix with what is asked for.

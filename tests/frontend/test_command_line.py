@@ -119,7 +119,7 @@ def test_errors_of_a_script_name_its_line(
             ["sow"],
             "Expected a command: show, diff, profile, report, run, reduce, cache. Received: sow (did you mean show",
         ),
-        ([], "the following arguments are required: COMMAND"),
+        ([], "Expected a command: show, diff, profile, report, run, reduce, cache. Received: none"),
     ],
 )
 def test_wrong_usage_is_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,3 +211,18 @@ def test_a_reader_that_stops_early_is_no_error(script: str) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.count("\n") == 1
     assert done.stderr == "loading\n"
+
+
+def test_a_file_of_another_kind_is_not_read_as_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "09-llvm.ll"
+    file.write_text("define void @f() { ret void }")
+    expected = f"error: Expected a Python file ending in .py, or a graph in .ir. Received: {file}"
+    assert error(capsys, "show", str(file)) == expected
+
+
+def test_a_report_in_no_folder_is_named_as_it_was_asked_for(
+    script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "nowhere" / "report.html"
+    written = error(capsys, "report", f"{script}:model", "--output", str(file))
+    assert written.splitlines()[-1] == f"error: {file}: No such file or directory"

@@ -50,7 +50,7 @@ def test_policies_by_keras_names() -> None:
     )
     with pytest.raises(DTypeError, match="Expected a policy: 'mixed_bfloat16', or the name of a dtype. Received: 'mix"):
         gl.mixed_precision.set_global_policy("mixed_float8")
-    with pytest.raises(DTypeError, match="Expected weights of float32: the policy 'mixed_bfloat16'"):
+    with pytest.raises(DTypeError, match="Expected a policy with weights of float32, such as 'mixed_bfloat16'"):
         gl.layers.Dense(3, dtype="bfloat16")
 
 

@@ -43,7 +43,11 @@ def save_report(inspection: Inspection, path: str | os.PathLike[str], profile: P
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target))
     content = report_html(inspection, profile).encode()
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        # Nobody has asked for the temporary file, so its name would say nothing.
+        raise type(error)(error.errno, error.strerror, str(target)) from None
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
