@@ -83,6 +83,17 @@ def test_training_leaves_pictures_and_ends_with_the_accuracy(tmp_path: Path) -> 
     assert ElementTree.parse(tmp_path / "out" / "train_step.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
+def test_missing_matplotlib_is_said_before_the_training(tmp_path: Path) -> None:
+    without = (
+        f"import runpy, sys; sys.modules['matplotlib'] = None; runpy.run_path({str(TRAIN)!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", without], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error: Expected matplotlib, which draws the pictures. It comes with: pip install -e '.[examples]'"
+    ]
+
+
 def test_drawn_images_are_announced_and_admitted(tmp_path: Path) -> None:
     done = run(tmp_path, "--epochs", "1", "--batch-size", "100")
     assert "Fashion-MNIST was not found" in done.stderr

@@ -6,6 +6,7 @@ Run it as `make demo`, or `python examples/fashion_mnist/train.py --help`.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import os
 import sys
@@ -103,6 +104,8 @@ class EpochTimer(gl.callbacks.Callback):
 def main(command_line: Sequence[str] | None = None) -> None:
     """Load, train, evaluate, draw."""
     arguments = parse_arguments(command_line)
+    if importlib.util.find_spec("matplotlib") is None:
+        sys.exit("error: Expected matplotlib, which draws the pictures. It comes with: pip install -e '.[examples]'")
     if arguments.threads:
         gl.set_num_threads(arguments.threads)
     gl.utils.set_random_seed(arguments.seed)
