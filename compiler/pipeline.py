@@ -140,6 +140,11 @@ class Lowering:
         emit_driver(module, self.steps, self.arguments, self.memory.arena_bytes, self.memory.scratch_bytes)
         return module
 
+    @cached_property
+    def emitted(self) -> str:
+        """The text of `module`."""
+        return str(self.module)
+
     def llvm(self) -> str:
         """The optimized LLVM IR."""
         return self._texts[0]
@@ -153,13 +158,13 @@ class Lowering:
         """Both texts at once: what takes long is the optimization before."""
         from gradloom.compiler.llvm import codegen
 
-        return codegen.texts(self.module, self.options.target)
+        return codegen.texts(self.emitted, self.options.target)
 
     def program(self) -> Program:
         """The compiled program."""
         from gradloom.compiler.llvm import codegen
 
-        code = codegen.compile_module(self.module, self.options.target)
+        code = codegen.compile_module(self.emitted, self.options.target)
         return Program(
             name=self.graph.name,
             code=code,

@@ -312,8 +312,8 @@ def _lowered(way: Way) -> list[Stage]:
         first = {data["function"]: data for data in reversed(calls)}
         return machine_code.function_network(way.lowering.graph.name, read(stage.text()), first)
 
-    llvm = Stage("llvm", lambda: way.lowering.llvm(), lambda: functions(llvm))
-    assembly = Stage("assembly", lambda: way.lowering.assembly(), lambda: functions(assembly))
+    llvm = Stage("llvm", lambda: way.machine_code["llvm"], lambda: functions(llvm))
+    assembly = Stage("assembly", lambda: way.machine_code["assembly"], lambda: functions(assembly))
     scheduled = Stage(
         "scheduled", lambda: way.lowering.scheduled, lambda: way.kernels, lambda: kernels.kernel_codes(way.lowering)
     )

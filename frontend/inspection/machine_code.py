@@ -1,7 +1,8 @@
-"""The network of the functions in LLVM IR or assembly: who calls whom, and how long each is."""
+"""The texts of LLVM IR and assembly, and the network of the functions in them: who calls whom, how long each is."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,13 +10,37 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gradloom.compiler.program import LAUNCH, STOP, WORKER
+from gradloom.runtime import cache
 
 if TYPE_CHECKING:
     import networkx
 
+    from gradloom.compiler.pipeline import Lowering
+
 _DEFINITION = re.compile(r"^define [^@]*@\"?([\w.$-]+)")
 _NAME = re.compile(r"[A-Za-z_$][\w.$]*")
 _FUNCTION = re.compile(r"^\s*\.type\s+([\w.$]+),\s*[@%]function")
+
+
+MACHINE_STAGES = ("llvm", "assembly")
+"""The stages that LLVM makes."""
+
+
+def machine_texts(lowering: Lowering) -> dict[str, str]:
+    """The texts of `MACHINE_STAGES` by stage, kept on disk: LLVM takes seconds for those of a large network."""
+    from llvmlite import __version__ as llvmlite_version
+
+    from gradloom.compiler.options import code_version
+
+    emitted = hashlib.sha256(lowering.emitted.encode()).hexdigest()
+    key = f"{code_version()}\n{llvmlite_version}\n{lowering.options.target}\n{emitted}"
+    known = {stage: cache.load_text(f"{stage}\n{key}") for stage in MACHINE_STAGES}
+    texts = {stage: text for stage, text in known.items() if text is not None}
+    if len(texts) < len(known):
+        texts = {"llvm": lowering.llvm(), "assembly": lowering.assembly()}
+        for stage, text in texts.items():
+            cache.store_text(f"{stage}\n{key}", text)
+    return texts
 
 
 @dataclass

@@ -91,6 +91,13 @@ class Way:
         return pipeline.lower(self.parts.main.graph, Options(choices=self.choices))
 
     @cached_property
+    def machine_code(self) -> dict[str, str]:
+        """The texts of the stages `llvm` and `assembly`."""
+        from gradloom.inspection.machine_code import machine_texts
+
+        return machine_texts(self.lowering)
+
+    @cached_property
     def rewritten(self) -> Rewritten:
         """From the source to the stage `simplified`: the rules that applied, and what each node became."""
         return self.folded.then(self.parts.main).then(self.lowering.rewritten)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import gradloom as gl
+from gradloom.compiler.llvm import codegen
 from gradloom.inspection import GRAPH_STAGES, Inspection
 from gradloom.inspection.report import page, report_html
 
@@ -220,3 +221,11 @@ def test_an_error_names_the_path_that_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as error_:
         inspection.save(tmp_path)
     assert error_.value.filename == str(tmp_path)
+
+
+def test_second_report_of_a_model_needs_no_llvm() -> None:
+    first = report_html(classifier().inspect(batch_size=4))
+    before = codegen.compilations
+    gl.utils.clear_session()
+    assert report_html(classifier().inspect(batch_size=4)) == first
+    assert codegen.compilations == before

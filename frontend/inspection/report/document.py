@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gradloom.compiler.ir import Graph, Input, Value
 from gradloom.compiler.ir_text import format_attributes, layer_paths
 from gradloom.compiler.provenance import Provenance
-from gradloom.inspection.machine_code import Function, assembly_functions, llvm_functions
+from gradloom.inspection.machine_code import MACHINE_STAGES, Function, assembly_functions, llvm_functions
 from gradloom.inspection.report.parts import parts_of
 from gradloom.inspection.stages import GraphStage
 
@@ -32,23 +32,20 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-MACHINE_STAGES = ("llvm", "assembly")
-"""Stages that LLVM makes."""
-
 
 def report_document(inspection: Inspection, profile: Profile | None) -> tuple[Document, dict[str, str]]:
     """Return the document, and the text of each stage; `scheduled` has every distinct kernel once."""
     tables = _Tables()
     lowering = inspection._way.lowering
-    lowering.module  # noqa: B018  (from here on LLVM works by itself, and Python goes on beside it)
+    lowering.emitted  # noqa: B018  (from here on LLVM works by itself, and Python goes on beside it)
     with ThreadPoolExecutor(1) as beside:
-        code = beside.submit(lambda: [inspection.stages[name].text() for name in MACHINE_STAGES])
+        code = beside.submit(lambda: inspection._way.machine_code)
         kernels = {kernel.name: f"{kernel}\n" for kernel in lowering.kernels}
         texts = {name: "\n".join(kernels.values()) if name == "scheduled" else "" for name in inspection.stages}
         texts |= {name: inspection.stages[name].text() for name in texts if name not in ("scheduled", *MACHINE_STAGES)}
         stages = [_stage(inspection, name, tables) for name in inspection.stages]
         memory = inspection.memory.json()
-        texts |= zip(MACHINE_STAGES, code.result(), strict=True)
+        texts |= code.result()
     functions = _functions(kernels, texts)
     document = {
         "title": inspection.title,
