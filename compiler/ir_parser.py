@@ -30,7 +30,6 @@ INFERENCE = "inference"
 """The word of a graph whose weights stay as they are."""
 
 _DTYPES = {dtype.name: dtype for dtype in DTYPES}
-
 _TOKEN = re.compile(
     r"""[ \t\r]*(?:
       (?P<comment>\#.*)
@@ -45,7 +44,6 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
-
 
 _LAYER = re.compile(r'"(?:[^"\\]|\\.)*"|[^",\s][^",]*')
 _LAYERS = re.compile(rf"(?:{_LAYER.pattern})(?:, (?:{_LAYER.pattern}))*")
