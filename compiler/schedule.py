@@ -337,8 +337,9 @@ class _Scheduler:
             raise VerificationError(f"the groups of graph {self.graph.name!r} need each other in a circle")
 
     def _lower(self, group: Group) -> None:
-        members = set(group.members)
-        stored = {value: buffer for value, buffer in self.buffers.items() if value not in members}
+        operands = {operand for member in group.members for operand in member.inputs}
+        outside = (operands | set(map(storage, operands))) - set(group.members)
+        stored = {value: self.buffers[value] for value in outside if value in self.buffers}
         stored |= self._bordered_operands(group)
         targets = {value: self.buffers[value] for value in group.results}
         self._launch(Task(group, stored, targets, self.produced, self.machine, self.choices))

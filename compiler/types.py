@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -17,16 +18,19 @@ Only a row gather reads a tensor with an open leading size; every other op refus
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DType:
-    """An element type: its short name, NumPy's name for it, its kind and its width in bits."""
+    """An element type: its short name, NumPy's name for it, its kind and its width in bits.
+
+    There is one object of each, and it is equal to itself only: types are compared and hashed all the time.
+    """
 
     name: str
     numpy_name: str
     kind: str  # "float", "int", "unsigned" or "bool"
     bits: int
 
-    @property
+    @cached_property
     def numpy(self) -> np.dtype:
         if self == BF16:
             # NumPy has no such type of its own; the package that adds it is loaded when one is first asked for.
@@ -53,6 +57,10 @@ class DType:
     @property
     def is_integer(self) -> bool:
         return self.kind in ("int", "unsigned")
+
+    def __reduce__(self) -> tuple[Callable[[str], DType], tuple[str]]:
+        """A copy, or what was pickled, is the object itself."""
+        return _named, (self.name,)
 
     def __str__(self) -> str:
         return self.name

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
-
-import numpy as np
 
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.grammar import Block, Buffer, Expr, For, If, Kernel, Store, VType
-from gradloom.compiler.loops.index import Index, LoopRange
+from gradloom.compiler.loops.index import Index, LoopRange, Terms
 from gradloom.compiler.types import BOOL, F32, I32, I64, DType
 
 Operand = Expr | int | float | bool
@@ -56,7 +56,8 @@ class Builder:
         self.begin = Expr("var", VType(I64), (), "begin")
         self.end = Expr("var", VType(I64), (), "end")
         self._blocks = [self.body]
-        self._shared: list[dict[tuple[Any, ...], Expr]] = [{}]
+        self._shared: dict[tuple[Any, ...], Expr] = {}
+        self._made_in: list[list[tuple[Any, ...]]] = [[]]
         self._variables = 0
         self._divided: dict[tuple[Index, Index], tuple[Index, int]] = {}
 
@@ -129,12 +130,13 @@ class Builder:
     @contextmanager
     def _inside(self, block: Block) -> Iterator[None]:
         self._blocks.append(block)
-        self._shared.append({})
+        self._made_in.append([])
         try:
             yield
         finally:
             self._blocks.pop()
-            self._shared.pop()
+            for key in self._made_in.pop():
+                del self._shared[key]
 
     @property
     def depth(self) -> int:
@@ -146,8 +148,9 @@ class Builder:
 
     def _expr(self, op: str, type: VType, args: tuple[Expr, ...] = (), attr: Any = None) -> Expr:
         # Floats are told apart by their bits: 0.0 is not -0.0, and a NaN equals itself.
-        literal = np.asarray(attr, type.dtype.numpy).tobytes() if op == "const" else attr
-        key = (op, type, tuple(map(id, args)), literal)
+        literal = struct.pack("d", attr) if isinstance(attr, float) else attr
+        # Names and numbers instead of types: hashing is most of the work here.
+        key = (op, type.dtype.name, type.lanes, args, literal)
         return self.shared(key, lambda: self._new(op, type, args, attr))
 
     def _new(self, op: str, type: VType, args: tuple[Expr, ...], attr: Any) -> Expr:
@@ -157,11 +160,11 @@ class Builder:
 
     def shared(self, key: tuple[Any, ...], make: Callable[[], Expr]) -> Expr:
         """The expression known by `key` in this block or one around it; made here if there is none."""
-        for scope in self._shared[::-1]:
-            if key in scope:
-                return scope[key]
-        expr = self._shared[-1][key] = make()
-        return expr
+        known = self._shared.get(key)
+        if known is None:
+            known = self._shared[key] = make()
+            self._made_in[-1].append(key)
+        return known
 
     # Values.
 
@@ -182,12 +185,14 @@ class Builder:
         return self._expr(op, first.type.truth, (first, second))
 
     def _match(self, *operands: Operand) -> tuple[Expr, ...]:
-        known = [operand for operand in operands if isinstance(operand, Expr)]
-        dtype, lanes = known[0].dtype, max(operand.lanes for operand in known)
-        assert all(operand.dtype == dtype for operand in known), f"operands of one dtype, got {known}"
+        types = [operand.type for operand in operands if isinstance(operand, Expr)]
+        dtype, lanes = types[0].dtype, max([type.lanes for type in types])
+        assert all(type.dtype == dtype for type in types), f"operands of one dtype, got {types}"
         return tuple(
-            self.broadcast(operand, lanes) if isinstance(operand, Expr) else self.const(operand, dtype, lanes)
-            for operand in operands
+            [
+                self.broadcast(operand, lanes) if isinstance(operand, Expr) else self.const(operand, dtype, lanes)
+                for operand in operands
+            ]
         )
 
     def add(self, x: Operand, y: Operand) -> Expr:
@@ -228,7 +233,7 @@ class Builder:
         return self._expr("bitcast", VType(I32), (pair,))
 
     def broadcast(self, x: Expr, lanes: int) -> Expr:
-        if x.lanes == lanes:
+        if x.type.lanes == lanes:
             return x
         assert x.lanes == 1, f"a vector of {x.lanes} lanes cannot be broadcast to {lanes}"
         if x.op == "const":
@@ -294,18 +299,21 @@ class Builder:
             return index
         if isinstance(index, int):
             return self.const(index, I64)
-        total: Expr | None = None
-        for variable, coefficient in index.terms:
-            term = variable if coefficient == 1 else self.mul(variable, coefficient)
-            total = term if total is None else self.add(total, term)
-        if total is None:
+        if not index.terms:
             total = self.const(index.constant, I64)
-        elif index.constant:
-            total = self.add(total, index.constant)
+        else:
+            # Unrolled code reads at offsets that differ in their constants only.
+            total = self.shared(("sum", index.terms), lambda: self._sum(index.terms))
+            if index.constant:
+                total = self.add(total, index.constant)
         if index.stride:
             iota = self.iota(self.lanes)
             total = self.add(total, iota if index.stride == 1 else self.mul(iota, index.stride))
         return total if index.vector is None else self.add(total, index.vector)
+
+    def _sum(self, terms: Terms) -> Expr:
+        products = (v if coefficient == 1 else self.mul(v, coefficient) for v, coefficient in terms)
+        return reduce(self.add, products)
 
     def index(self, value: Expr, low: int | None = None, high: int | None = None) -> Index:
         """An integer value (a scalar or a vector) as an index, with its bounds if they are known."""

@@ -35,11 +35,8 @@ class Index:
             other = constant(other)
         if self.vector is not None and other.vector is not None:
             raise ValueError("the sum of two vectors of indices is built by Builder.index_add")
-        terms = dict(self.terms)
-        for variable, coefficient in other.terms:
-            terms[variable] = terms.get(variable, 0) + coefficient
         return Index(
-            tuple((variable, coefficient) for variable, coefficient in terms.items() if coefficient),
+            _sum(self.terms, other.terms),
             self.constant + other.constant,
             self.stride + other.stride,
             self.vector if self.vector is not None else other.vector,
@@ -51,12 +48,14 @@ class Index:
         """`self`·factor, for an index without a vector part."""
         assert self.vector is None, "a vector of indices is scaled by Builder.index_scale"
         if factor == 0:
-            return constant(0)
+            return ZERO
+        if factor == 1:
+            return self
         low, high = self.low, self.high
         if factor < 0:
             low, high = high, low
         return Index(
-            tuple((variable, coefficient * factor) for variable, coefficient in self.terms),
+            tuple([(variable, coefficient * factor) for variable, coefficient in self.terms]),
             self.constant * factor,
             self.stride * factor,
             None,
@@ -121,6 +120,9 @@ def constant(value: int) -> Index:
     return Index((), value, 0, None, value, value)
 
 
+ZERO = constant(0)
+
+
 def of(variable: Expr) -> Index:
     """The index that is a scalar i64 expression: bounded if it is a loop variable."""
     if isinstance(variable.attr, LoopRange):
@@ -134,6 +136,16 @@ def lanes(start: Index, count: int, stride: int = 1) -> Index:
     low = None if start.low is None else start.low + min(0, span)
     high = None if start.high is None else start.high + max(0, span)
     return Index(start.terms, start.constant, start.stride + stride, start.vector, low, high)
+
+
+def _sum(terms: Terms, others: Terms) -> Terms:
+    """The terms of a sum, without those that cancel out."""
+    if not terms or not others:
+        return terms or others
+    coefficients = dict(terms)
+    for variable, coefficient in others:
+        coefficients[variable] = coefficients.get(variable, 0) + coefficient
+    return tuple([term for term in coefficients.items() if term[1]])
 
 
 def _range(terms: Terms) -> tuple[int, int] | None:

@@ -159,4 +159,4 @@ def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
 def broadcast_position(position: Position, operand: TensorType) -> Position:
     """Where an operand that is broadcast is read for an element at `position` of the result."""
     own = position[len(position) - operand.rank :]
-    return tuple(ix.constant(0) if size == 1 else at for at, size in zip(own, operand.shape, strict=True))
+    return tuple([ix.ZERO if size == 1 else at for at, size in zip(own, operand.shape, strict=True)])

@@ -105,8 +105,9 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> Rewritten:
         raise VerificationError(f"Expected a graph that is not fused yet. Received: {graph.name!r}")
     graph_, image = graph.rebuild()
     firings: list[Firing] = []
+    turns = _Turns(rules)
     for _ in range(MAX_SWEEPS):
-        graph_, step, fired = _sweep(graph_, rules)
+        graph_, step, fired = _sweep(graph_, turns)
         image = {old: step[new] for old, new in image.items() if new in step}
         firings += fired
         if not fired:
@@ -115,7 +116,21 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> Rewritten:
     raise VerificationError(f"Rules still apply to {graph.name!r} after {MAX_SWEEPS} sweeps: {looping}")
 
 
-def _sweep(graph: Graph, rules: Sequence[Rule]) -> tuple[Graph, dict[Value, Value], list[Firing]]:
+class _Turns:
+    """Rules in the order of their turns. Which of them concern a kind of op is looked up once: most do not."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = rules
+        self._concern: dict[type, list[int]] = {}
+
+    def on(self, op: type) -> list[int]:
+        """The turns of the rules for ops of this class."""
+        if op not in self._concern:
+            self._concern[op] = [turn for turn, rule in enumerate(self.rules) if issubclass(op, rule.ops)]
+        return self._concern[op]
+
+
+def _sweep(graph: Graph, turns: _Turns) -> tuple[Graph, dict[Value, Value], list[Firing]]:
     """Rebuild `graph` once, each node under the first rules that apply to it; also return the map from old to new."""
     draft = Draft(graph.name)
     draft.captured = graph.captured
@@ -126,7 +141,7 @@ def _sweep(graph: Graph, rules: Sequence[Rule]) -> tuple[Graph, dict[Value, Valu
     for old in graph.live():
         with origin_scope(graph.provenance[old]):
             new = draft.copy(old, *(drafted[operand] for operand in old.inputs))
-            new = _replace(draft, new, rules, firings)
+            new = _replace(draft, new, turns, firings)
         draft.provenance[new] |= graph.provenance[old]
         draft.add_readers(new, readers[old])
         drafted[old] = new
@@ -137,16 +152,18 @@ def _sweep(graph: Graph, rules: Sequence[Rule]) -> tuple[Graph, dict[Value, Valu
     return clean, {old: kept[new] for old, new in drafted.items() if new in kept}, firings
 
 
-def _replace(draft: Draft, value: Value, rules: Sequence[Rule], firings: list[Firing]) -> Value:
+def _replace(draft: Draft, value: Value, turns: _Turns, firings: list[Firing], first: int = 0) -> Value:
     """Return what the rules make of `value`: each gets its turn, in order, on what those before it left."""
-    for rule in rules:
-        if not isinstance(value.op, rule.ops):
+    for turn in turns.on(type(value.op)):
+        if turn < first:
             continue
+        rule = turns.rules[turn]
         replacement = rule.apply(draft, value)
         if replacement is None or replacement is value:
             continue
         if replacement.type != value.type:
             raise VerificationError(f"rule {rule.name} replaced {value!r} by {replacement!r} of another type")
         firings.append(Firing(rule.name, value, replacement))
-        value = replacement
+        # From here on the rules for the new op take their turns.
+        return _replace(draft, replacement, turns, firings, turn + 1)
     return value
