@@ -10,7 +10,7 @@ TYPED := build/typed
 .DELETE_ON_ERROR:
 # Two installations at a time would fight over one environment.
 .NOTPARALLEL:
-.PHONY: help demo test smoke check bench report docs clean
+.PHONY: help demo test smoke torture check bench report docs clean
 
 help: ## Say what the targets do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +23,9 @@ test: $(VENV)/test.stamp $(VENV)/examples.stamp ## Run the whole test suite
 
 smoke: $(VENV)/test.stamp $(VENV)/examples.stamp ## Run one short end-to-end test of each part, in seconds
 	$(RUN) -m pytest -m smoke $(ARGS)
+
+torture: $(VENV)/test.stamp ## Run the long tests of faults and odd input in full (ARGS="-k cache")
+	$(RUN) -m pytest tests/torture --torture -n $(WORKERS) $(ARGS)
 
 # Type checkers cannot follow the mapped editable install, so they read the wheel's files, unpacked elsewhere.
 check: $(VENV)/test.stamp ## Check format, lint and, on the installed package, strict types

@@ -50,6 +50,7 @@ def _every_graph_reads_back(_graph_texts: GraphTexts) -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write what tests produce to tests/golden")
+    parser.addoption("--torture", action="store_true", help="run tests/torture in full: an hour or two, not minutes")
 
 
 @pytest.fixture
@@ -64,3 +65,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8"), f"not as in {path}; if it should, run pytest --update-golden"
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def times(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """How often to do a thing: `times(short, full)` is `full` with --torture."""
+    return lambda short, full: full if request.config.getoption("--torture") else short
