@@ -122,7 +122,7 @@ class Step:
         emit_driver(module, [call], arguments, 0, scratch)
         code = codegen.compile_module(module, target)
         most = self.whole.executable.program.max_threads
-        return Executable(Program(kernel.name, code, tuple(arguments), 0, scratch, most))
+        return Executable(Program(kernel.name, (code,), tuple(arguments), 0, scratch, most))
 
     def measure(self, rounds: int) -> tuple[float, list[float]]:
         """The best seconds of a step, and of each kernel, less those of a call that does nothing."""

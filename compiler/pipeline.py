@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, reduce
-from typing import Any
 
 from gradloom.compiler.barriers import place_barriers
 from gradloom.compiler.collection import no_garbage_collection
@@ -25,6 +25,9 @@ from gradloom.compiler.schedule import Schedule, schedule
 
 PARALLEL_BYTES = 16384
 """Bytes that a step moves at least for a second thread to pay."""
+
+MODULE_INSTRUCTIONS = 6000
+"""Of LLVM, after which a program's next kernel goes into another module; half a second's work for LLVM."""
 
 
 class Lowering:
@@ -128,43 +131,48 @@ class Lowering:
             arguments.append(time_stamps(len(self.steps)))
         return tuple(arguments)
 
-    @cached_property
-    def module(self) -> Any:
-        """The LLVM module as it is emitted."""
+    def modules(self) -> Iterator[str]:
+        """The texts of the LLVM modules, as they are emitted: the kernels in their order, and in the last the driver.
+
+        A large program is cut into modules, always the same ones, on which several processes can work.
+        """
         from gradloom.compiler.llvm.driver import emit_driver
         from gradloom.compiler.llvm.emit import emit_kernel, new_module
 
-        module = new_module(self.graph.name, self.options.target)
+        target = self.options.target
+        module, instructions = new_module(self.graph.name, target), 0
         for kernel in self.kernels:
-            emit_kernel(module, kernel, self.options.target)
+            if instructions > MODULE_INSTRUCTIONS:
+                yield str(module)
+                module, instructions = new_module(self.graph.name, target), 0
+            function = emit_kernel(module, kernel, target)
+            instructions += sum(len(block.instructions) for block in function.blocks)
         emit_driver(module, self.steps, self.arguments, self.memory.arena_bytes, self.memory.scratch_bytes)
-        return module
-
-    @cached_property
-    def emitted(self) -> str:
-        """The text of `module`."""
-        return str(self.module)
+        yield str(module)
 
     def llvm(self) -> str:
-        """The optimized LLVM IR."""
+        """The optimized LLVM IR of all modules."""
         return self._texts[0]
 
     def assembly(self) -> str:
-        """The machine code as assembly text."""
+        """The machine code of all modules as assembly text."""
         return self._texts[1]
 
     @cached_property
     def _texts(self) -> tuple[str, str]:
         """Both texts at once: what takes long is the optimization before."""
-        from gradloom.compiler.llvm import codegen
+        from gradloom.compiler.llvm import beside
 
-        return codegen.texts(self.emitted, self.options.target)
+        parts = beside.each(beside.texts, self.modules(), self.options.target, self.options.cores)
+        optimized, assembly = (b"\n".join(part).decode() for part in zip(*parts, strict=True))
+        return optimized, assembly
 
     def program(self) -> Program:
         """The compiled program."""
-        from gradloom.compiler.llvm import codegen
+        from gradloom.compiler.llvm import beside
 
-        code = codegen.compile_module(self.emitted, self.options.target)
+        parts = beside.each(beside.object_code, self.modules(), self.options.target, self.options.cores)
+        code = tuple(part for (part,) in parts)
         return Program(
             name=self.graph.name,
             code=code,

@@ -1,4 +1,4 @@
-"""A compiled program: object code, its arguments, its memory plan, and the binary interface to the runtime.
+"""A compiled program: object files, its arguments, its memory plan, and the binary interface to the runtime.
 
 Object code exports three functions (written by `gradloom.compiler.llvm.driver`, called by `gradloom.runtime.threads`):
 
@@ -20,6 +20,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from gradloom.compiler.errors import GradloomError
@@ -47,7 +48,7 @@ SEMAPHORE_OFFSET = 64  # sem_t, at most 64 bytes
 EPOCH_OFFSET = 128  # i64: the barriers that the thread has reached in this job
 
 _MAGIC = b"GLPROG"
-_VERSION = 2
+_VERSION = 3
 """Of the serialized form and of the binary interface above: code of another version is never loaded."""
 
 
@@ -168,14 +169,14 @@ Step = Call | Barrier
 
 @dataclass(frozen=True)
 class Program:
-    """Object code with all that is needed to run it.
+    """Object files, which are linked with one another, and all that is needed to run them.
 
     `max_threads` bounds how many threads pay (1: a serial program); `schedule` is the text of one step's calls and
     barriers; `notes` are remarks of the compiler (copies that donation cost, decisions of fusion).
     """
 
     name: str
-    code: bytes
+    code: tuple[bytes, ...]
     arguments: tuple[Argument, ...]
     arena_bytes: int
     scratch_bytes: int = 0
@@ -201,10 +202,11 @@ class Program:
         return self.memory_bytes(1) + sum(max(0, argument.type.nbytes) for argument in self.arguments)
 
     def to_bytes(self) -> bytes:
-        """Serialize: magic, version, length of the header, header as JSON, object code."""
+        """Serialize: magic, version, length of the header, header as JSON, object files."""
         header = json.dumps(
             {
                 "name": self.name,
+                "code": [len(file) for file in self.code],
                 "arguments": [
                     [a.name, a.type.dtype.name, list(a.type.shape), a.role, list(a.permutation), a.panel, a.written]
                     for a in self.arguments
@@ -218,7 +220,9 @@ class Program:
             },
             separators=(",", ":"),
         ).encode()
-        return _MAGIC + _VERSION.to_bytes(2, "little") + len(header).to_bytes(8, "little") + header + self.code
+        return (
+            _MAGIC + _VERSION.to_bytes(2, "little") + len(header).to_bytes(8, "little") + header + b"".join(self.code)
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Program:
@@ -236,7 +240,7 @@ class Program:
             header = json.loads(data[start : start + length])
             return cls(
                 name=header["name"],
-                code=data[start + length :],
+                code=_cut(data[start + length :], header["code"]),
                 arguments=tuple(_read_argument(*fields) for fields in header["arguments"]),
                 arena_bytes=header["arena_bytes"],
                 scratch_bytes=header["scratch_bytes"],
@@ -254,6 +258,14 @@ class Program:
             ) from None
 
 
+def _cut(data: bytes, sizes: list[int]) -> tuple[bytes, ...]:
+    """Data divided into pieces of these sizes."""
+    _check(bool(sizes) and all(_is_int(size) and size >= 0 for size in sizes), "sizes of object files", sizes)
+    _check(sum(sizes) == len(data), f"object files of {sum(sizes)} bytes", f"{len(data)} bytes")
+    ends = list(accumulate(sizes))
+    return tuple(data[end - size : end] for end, size in zip(ends, sizes, strict=True))
+
+
 def _read_argument(
     name: str, dtype: str, shape: list[int], role: str, permutation: list[int], panel: int, written: bool
 ) -> Argument:
@@ -269,7 +281,9 @@ def _validate(program: Program) -> None:
         _check(_is_int(fields[name]) and fields[name] >= low, f"an integer of at least {low} as {name}", fields[name])
     _check(program.scratch_bytes % ALIGNMENT == 0, f"scratch_bytes in units of {ALIGNMENT}", program.scratch_bytes)
     _check(program.arena_bytes % ALIGNMENT == 0, f"arena_bytes in units of {ALIGNMENT}", program.arena_bytes)
-    _check(isinstance(program.code, bytes), "object code as bytes", type(program.code))
+    code = program.code
+    whole = isinstance(code, tuple) and bool(code) and all(isinstance(file, bytes) for file in code)
+    _check(whole, "object files as bytes", type(code))
     for text in (program.name, *program.schedule, *program.notes):
         _check(isinstance(text, str), "text", text)
     for argument in program.arguments:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -19,22 +20,26 @@ if hasattr(os, "register_at_fork"):
 
 
 class Library:
-    """Object code in memory, ready to be called; unloaded when nothing refers to it any more.
+    """Object files linked in memory, ready to be called; unloaded when nothing refers to it any more.
 
     `launch`, `worker` and `stop` are the addresses of the functions that `gradloom.compiler.program` describes.
     """
 
-    def __init__(self, code: bytes) -> None:
+    def __init__(self, code: Sequence[bytes]) -> None:
         import llvmlite.binding as llvm
 
-        builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+        builder = llvm.JITLibraryBuilder().add_current_process()
+        for file in code:
+            builder.add_object_img(file)
         for name in (LAUNCH, WORKER, STOP):
             builder.export_symbol(name)
         with _linking:
             try:
                 self._tracker = builder.link(_linker(), f"gradloom-{next(_numbers)}")
             except RuntimeError as error:
-                raise ProgramError(f"Expected object code that links. Received: {len(code)} bytes, {error}") from None
+                raise ProgramError(
+                    f"Expected object code that links. Received: {sum(map(len, code))} bytes, {error}"
+                ) from None
         self.launch: int = self._tracker[LAUNCH]
         self.worker: int = self._tracker[WORKER]
         self.stop: int = self._tracker[STOP]

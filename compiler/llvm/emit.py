@@ -60,13 +60,12 @@ def declare(module: ll.Module, name: str, result: ll.Type, parameters: Sequence[
 
 
 def emit_kernel(module: ll.Module, kernel: Kernel, target: Target) -> ll.Function:
-    """Add `internal void kernel(ptr buffer…, ptr scratch, i64 begin, i64 end)` to the module.
+    """Add `void kernel(ptr buffer…, ptr scratch, i64 begin, i64 end)` to the module.
 
     Its buffers must not overlap. `scratch` is `grammar.nbytes` of the kernel's scratch buffers, aligned to 64 bytes.
     """
     parameters = [POINTER] * (len(kernel.buffers) + 1) + [I64, I64]
     function = ll.Function(module, ll.FunctionType(VOID, parameters), module.get_unique_name(kernel.name))
-    function.linkage = "internal"
     # Kernels stay functions of their own: inlining them costs compile time and gains nothing.
     for attribute in ("noinline", "nounwind"):
         function.attributes.add(attribute)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,12 +27,12 @@ MACHINE_STAGES = ("llvm", "assembly")
 
 def machine_texts(lowering: Lowering) -> dict[str, str]:
     """The texts of `MACHINE_STAGES` by stage, kept on disk: LLVM takes seconds for those of a large network."""
-    from llvmlite import __version__ as llvmlite_version
+    from gradloom.compiler.ir_text import print_graph
+    from gradloom.compiler.options import cache_key
 
-    from gradloom.compiler.options import code_version
-
-    emitted = hashlib.sha256(lowering.emitted.encode()).hexdigest()
-    key = f"{code_version()}\n{llvmlite_version}\n{lowering.options.target}\n{emitted}"
+    # What the code does, and the names in it.
+    graph = print_graph(lowering.graph, comments=False)
+    key = "\n".join([cache_key(lowering.graph, lowering.options), *lowering.kernel_names, graph])
     known = {stage: cache.load_text(f"{stage}\n{key}") for stage in MACHINE_STAGES}
     texts = {stage: text for stage, text in known.items() if text is not None}
     if len(texts) < len(known):

@@ -128,7 +128,7 @@ def executable(kernel: Kernel, target: Target, threads: int = BLOCKS) -> Executa
     emit_kernel(module, kernel, target)
     emit_driver(module, [call], arguments, 0, 0)
     code = codegen.compile_module(module, target)
-    return Executable(Program(kernel.name, code, arguments, 0, max_threads=threads))
+    return Executable(Program(kernel.name, (code,), arguments, 0, max_threads=threads))
 
 
 def roof(threads: int, seen: float = 0.0) -> Roof:

@@ -87,8 +87,9 @@ class Way:
         """The compiler's own stages."""
         from gradloom.compiler import pipeline  # loads LLVM
         from gradloom.compiler.options import Options
+        from gradloom.runtime.cpus import available_cpus
 
-        return pipeline.lower(self.parts.main.graph, Options(choices=self.choices))
+        return pipeline.lower(self.parts.main.graph, Options(cores=available_cpus(), choices=self.choices))
 
     @cached_property
     def machine_code(self) -> dict[str, str]:

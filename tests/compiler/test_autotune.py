@@ -215,7 +215,7 @@ def test_what_is_hardly_faster_is_left_to_the_cost_model() -> None:
 
 
 def test_candidates_are_different_programs() -> None:
-    codes: list[list[bytes]] = []
+    codes: list[list[tuple[bytes, ...]]] = []
 
     def measure(programs: Sequence[Program], footprint: int) -> list[float]:
         codes.append([program.code for program in programs])

@@ -118,7 +118,7 @@ def test_stages_are_computed_once_and_leave_the_graph() -> None:
     graph = graph_of()
     text = str(graph)
     low = pipeline.lower(graph)
-    for stage in ("simplified", "fused", "decisions", "scheduled", "memory", "steps", "kernels", "arguments", "module"):
+    for stage in ("simplified", "fused", "decisions", "scheduled", "memory", "steps", "kernels", "arguments"):
         assert getattr(low, stage) is getattr(low, stage), stage
     assert str(graph) == text
     low.simplified.verify()

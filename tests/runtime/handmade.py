@@ -35,7 +35,7 @@ def make_program(
     emit_driver(module, schedule, arguments, arena_bytes, scratch_bytes)
     return Program(
         "test",
-        compile_module(module, target),
+        (compile_module(module, target),),
         tuple(arguments),
         arena_bytes,
         scratch_bytes,

@@ -20,7 +20,7 @@ from gradloom.runtime import cache
 def program(name: str = "step", code: bytes = b"\x7fELF code") -> Program:
     return Program(
         name,
-        code,
+        (code,),
         (
             Argument("dense/kernel", TensorType(F32, (10, 128)), "parameter", (1, 0), written=True),
             Argument("x", TensorType(F32, (OPEN, 784)), "data"),
@@ -229,7 +229,7 @@ from test_cache import cache, program
 for number in range(30):
     cache.store("key", program(sys.argv[2], sys.argv[2].encode() * 50_000))
     found = cache.load("key")
-    assert found is not None and found.code == found.name.encode() * 50_000, found and found.name
+    assert found is not None and found.code == (found.name.encode() * 50_000,), found and found.name
 """
 
 

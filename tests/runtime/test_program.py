@@ -37,7 +37,7 @@ def programs(draw: st.DrawFn) -> Program:
     ]
     return Program(
         draw(st.text()),
-        draw(st.binary(max_size=50)),
+        tuple(draw(st.lists(st.binary(max_size=50), min_size=1, max_size=3))),
         draw(arguments()),
         arena,
         64 * draw(st.integers(0, 3)),
@@ -60,7 +60,7 @@ JSON = st.recursive(
 )
 
 
-@given(program=programs(), field=st.integers(0, 7), value=JSON)
+@given(program=programs(), field=st.integers(0, 8), value=JSON)
 def test_a_changed_header_is_refused_or_gives_a_program_that_reads_back(program, field, value):
     data = program.to_bytes()
     length = int.from_bytes(data[8:16], "little")
@@ -68,7 +68,7 @@ def test_a_changed_header_is_refused_or_gives_a_program_that_reads_back(program,
     header[list(header)[field]] = value
     changed = json.dumps(header).encode()
     try:
-        read = Program.from_bytes(data[:8] + len(changed).to_bytes(8, "little") + changed + program.code)
+        read = Program.from_bytes(data[:8] + len(changed).to_bytes(8, "little") + changed + b"".join(program.code))
     except ProgramError:
         return
     assert Program.from_bytes(read.to_bytes()) == read
@@ -87,7 +87,7 @@ def test_a_changed_header_is_refused_or_gives_a_program_that_reads_back(program,
 )
 def test_contradictions_are_refused(changes, message):
     with pytest.raises(ProgramError, match=message):
-        Program(**{"name": "p", "code": b"", "arguments": (), "arena_bytes": 128, **changes})
+        Program(**{"name": "p", "code": (b"",), "arguments": (), "arena_bytes": 128, **changes})
 
 
 def test_the_host_shape_undoes_the_permutation():

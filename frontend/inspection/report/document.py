@@ -37,7 +37,6 @@ def report_document(inspection: Inspection, profile: Profile | None) -> tuple[Do
     """Return the document, and the text of each stage; `scheduled` has every distinct kernel once."""
     tables = _Tables()
     lowering = inspection._way.lowering
-    lowering.emitted  # noqa: B018  (from here on LLVM works by itself, and Python goes on beside it)
     with ThreadPoolExecutor(1) as beside:
         code = beside.submit(lambda: inspection._way.machine_code)
         kernels = {kernel.name: f"{kernel}\n" for kernel in lowering.kernels}
