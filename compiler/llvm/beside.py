@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import IO
 
 from gradloom.compiler.llvm import codegen
 from gradloom.compiler.llvm.target import Target
@@ -126,12 +126,12 @@ class _Process:
         return tuple(_receive(self._from) for _ in range(int.from_bytes(_receive(self._from), "little")))
 
 
-def _send(file: BinaryIO, message: bytes) -> None:
+def _send(file: IO[bytes], message: bytes) -> None:
     file.write(len(message).to_bytes(8, "little") + message)
     file.flush()
 
 
-def _receive(file: BinaryIO) -> bytes:
+def _receive(file: IO[bytes]) -> bytes:
     """The next message; raises `EOFError` where there is none, or not all of it."""
     size = file.read(8)
     message = file.read(int.from_bytes(size, "little"))
