@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -214,6 +215,23 @@ def test_the_charts_are_drawings_of_all_layers_and_kernels() -> None:
     dots = list(ElementTree.fromstring(profile.roofline_svg()).iter("{http://www.w3.org/2000/svg}circle"))
     assert len(dots) == sum(kernel.flops > 0 for kernel in profile.kernels)
     assert "prefers-color-scheme:dark" in profile.svg() and "<svg" in profile._repr_html_()
+
+
+def test_a_busy_machine_is_told_in_a_line_of_texts_and_charts() -> None:
+    """Kernels that are faster than the machine, and barriers at which threads wait for a processor."""
+    model = mlp()
+    count = len(lower(model.train_graph(BATCH), Options(cores=2, timed=True)).steps)
+    quiet, fast, slow = (faked(model, [spent] * count) for spent in (10, 0, 50))
+    fast = replace(fast, kernels=tuple(replace(kernel, bound_share=1.2) for kernel in fast.kernels[:2]))
+    assert quiet.doubt == ""
+    assert fast.doubt == "doubtful: others seem to have used the machine (2 of 2 kernels above the roof)"
+    assert slow.doubt == "doubtful: others seem to have used the machine (barriers of 50 µs)"
+    for profile in (fast, slow):
+        assert profile.doubt in profile.text().splitlines() and profile.json()["doubt"] == profile.doubt
+    for chart in (slow.svg(), slow.roofline_svg()):
+        assert slow.doubt in chart and "doubtful" not in quiet.svg() + quiet.roofline_svg()
+        ElementTree.fromstring(chart)
+    assert "doubtful" not in quiet.text()
 
 
 def test_everything_is_json() -> None:
