@@ -9,7 +9,7 @@ import numpy as np
 from gradloom.compiler.ir import FORWARD, Graph, Input
 from gradloom.compiler.passes.prepare import PREPARED, as_stored
 from gradloom.compiler.types import F64
-from gradloom.drawing import Arrays, stored
+from gradloom.drawn_arrays import Arrays, stored
 from gradloom.inspection.way import Way
 
 if TYPE_CHECKING:

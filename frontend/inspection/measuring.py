@@ -14,7 +14,7 @@ from gradloom.compiler.options import cache_key
 from gradloom.compiler.passes.prepare import PREPARED, as_stored
 from gradloom.compiler.pipeline import Lowering
 from gradloom.compiler.program import TIME_STAMPS, Barrier, Program
-from gradloom.drawing import drawn_argument, drawn_arrays
+from gradloom.drawn_arrays import drawn_argument, drawn_arrays
 from gradloom.execution import Preparation
 from gradloom.runtime import cache
 from gradloom.runtime.binding import Binding

@@ -12,7 +12,7 @@ import numpy as np
 from gradloom import step_graphs
 from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.types import OPEN, TensorType, as_dtype
-from gradloom.drawing import Arrays, drawn
+from gradloom.drawn_arrays import Arrays, drawn
 from gradloom.trees import as_array, flatten
 
 if TYPE_CHECKING:

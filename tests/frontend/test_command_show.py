@@ -10,7 +10,7 @@ import pytest
 from command_runs import NORMALIZED, error, output
 
 from gradloom.compiler import parse
-from gradloom.drawing import drawn_arrays
+from gradloom.drawn_arrays import drawn_arrays
 from gradloom.graph_runs import run_graph
 from gradloom.inspection import GRAPH_STAGES, STAGES
 
