@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given.add_argument("--only", default="", help="do only works with this in their title")
     options = given.parse_args(argv)
     if options.avx2:
-        options.out = options.out.with_stem(f"{options.out.stem}-avx2")
+        options.output = options.output.with_stem(f"{options.output.stem}-avx2")
     rounds = min(options.rounds, 2) if options.quick else options.rounds
     works = [work for work in (ON_AVX2 if options.avx2 else WORKS) if options.only in work.title]
     results, reached = [], []
@@ -111,8 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             results.append(result)
             reached += aims(work, result, options.avx2)
             print(report(result), flush=True)
-    write_json(options.out, {"machine": machine(), "results": results, "aims": written(reached)})
-    print(f"all rounds: {options.out}")
+    write_json(options.output, {"machine": machine(), "results": results, "aims": written(reached)})
+    print(f"all rounds: {options.output}")
     failed = [f"{result['title']}: {name} {why}" for result in results for name, why in result["failed"].items()]
     for fault in failed:
         print(f"error: {fault}", file=sys.stderr)

@@ -160,7 +160,7 @@ def parser(description: str | None, name: str, rounds: int = 5) -> argparse.Argu
     given = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("--rounds", type=int, default=rounds, help="timed rounds of each (default: %(default)s)")
     given.add_argument("--quick", action="store_true", help="less work, and rougher figures")
-    given.add_argument("--out", type=Path, default=OUT / f"{name}.json", help="default: %(default)s")
+    given.add_argument("--output", type=Path, default=OUT / f"{name}.json", help="default: %(default)s")
     return given
 
 

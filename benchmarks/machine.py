@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.rounds, options.turns = min(options.rounds, 5), min(options.turns, 200_000)
     figures = measure(options.rounds, options.turns, options.megabytes)
     print(table(["roof", "median (range)"], [[name, spread(values)] for name, values in figures.items()]))
-    write_json(options.out, {"machine": machine(), "figures": figures})
+    write_json(options.output, {"machine": machine(), "figures": figures})
     return 0
 
 

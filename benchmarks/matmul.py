@@ -125,15 +125,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     given.add_argument("--avx2", action="store_true", help="hold all to AVX2; results get a name of their own")
     options = given.parse_args(argv)
     if options.avx2:
-        options.out = options.out.with_stem(f"{options.out.stem}-avx2")
+        options.output = options.output.with_stem(f"{options.output.stem}-avx2")
     results = {}
     for n in SIZES[:2] if options.quick else SIZES:
         results[n] = measure(n, options.rounds, AVX2 if options.avx2 else {})
         print(report(results[n]), flush=True)
     print(rates(results))
     reached = [aim for n, result in results.items() for aim in aims(n, result)]
-    write_json(options.out, {"machine": machine(), "results": list(results.values()), "aims": written(reached)})
-    print(f"all rounds: {options.out}")
+    write_json(options.output, {"machine": machine(), "results": list(results.values()), "aims": written(reached)})
+    print(f"all rounds: {options.output}")
     return 0
 
 

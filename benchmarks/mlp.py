@@ -41,7 +41,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     given.add_argument("--avx2", action="store_true", help="hold all to AVX2; results get a name of their own")
     options = given.parse_args(argv)
     if options.avx2:
-        options.out = options.out.with_stem(f"{options.out.stem}-avx2")
+        options.output = options.output.with_stem(f"{options.output.stem}-avx2")
     options.peers = options.peers.split(",")
     unknown = [peer for peer in options.peers if peer not in FRAMEWORKS]
     if unknown:
@@ -129,8 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if fault := disagreement(result):
             faults.append(f"batch {batch}: {fault}")
         faults += [f"batch {batch}: {name} failed: {why}" for name, why in result["failed"].items()]
-    write_json(options.out, {"machine": machine(), "results": results, "aims": written(reached)})
-    print(f"all rounds: {options.out}")
+    write_json(options.output, {"machine": machine(), "results": results, "aims": written(reached)})
+    print(f"all rounds: {options.output}")
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     return 1 if faults else 0

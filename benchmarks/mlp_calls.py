@@ -57,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = measure(min(options.rounds, 2) if options.quick else options.rounds)
     for result in results.values():
         print(report(result, "µs", 1e6))
-    write_json(options.out, {"machine": machine(), "results": list(results.values()), "aims": written(aims(results))})
-    print(f"all rounds: {options.out}")
+    write_json(
+        options.output, {"machine": machine(), "results": list(results.values()), "aims": written(aims(results))}
+    )
+    print(f"all rounds: {options.output}")
     return 0
 
 

@@ -109,8 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         aims.append(Aim(f"cost of time stamps: {name}", COST, "%", cost, at_most=True))
     print(table(["ms a step", "plain", "timed", "sum of kernels", "off by %", "cost %"], rows))
     written_rounds = {name: [vars(one) for one in found] for name, found in results.items()}
-    write_json(options.out, {"machine": machine(), "results": written_rounds, "aims": written(aims)})
-    print(f"all rounds: {options.out}")
+    write_json(options.output, {"machine": machine(), "results": written_rounds, "aims": written(aims)})
+    print(f"all rounds: {options.output}")
     return 0
 
 

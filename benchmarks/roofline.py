@@ -237,8 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for key, (title, make) in PROGRAMS.items():
         if key == (options.only or key):
             results[key] = report(title, make(), rounds)
-    write_json(options.out, {"machine": machine(), "results": results})
-    print(f"all figures: {options.out}")
+    write_json(options.output, {"machine": machine(), "results": results})
+    print(f"all figures: {options.output}")
     return 0
 
 

@@ -205,8 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     aims.append(Aim("compile time per further kernel: worst ÷ best", FLAT, "", evenness(compiled), at_most=True))
     reached = written(aims)
     print(report(reached))
-    write_json(options.out, {"machine": machine(), "results": results, "aims": reached})
-    print(f"all rounds: {options.out}")
+    write_json(options.output, {"machine": machine(), "results": results, "aims": reached})
+    print(f"all rounds: {options.output}")
     return 0
 
 

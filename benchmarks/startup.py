@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(["start", "seconds: median (range)"], rows))
     reached = written(aims(answers))
     print(report(reached))
-    write_json(options.out, {"machine": machine(), "results": answers, "aims": reached})
+    write_json(options.output, {"machine": machine(), "results": answers, "aims": reached})
     found = faults(answers)
     for fault in found:
         print(f"error: {fault}", file=sys.stderr)

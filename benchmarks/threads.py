@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(report(result))
         gain = lead(result, "2 threads", ["1 thread"])
         aims.append(Aim(f"2 threads over 1: {result['title']}", NEEDED, "× one thread", gain))
-    write_json(options.out, {"machine": machine(), "results": results, "aims": written(aims)})
-    print(f"all rounds: {options.out}")
+    write_json(options.output, {"machine": machine(), "results": results, "aims": written(aims)})
+    print(f"all rounds: {options.output}")
     return 0
 
 

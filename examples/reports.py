@@ -49,15 +49,17 @@ def main(command: Sequence[str] | None = None) -> None:
     """Write the reports, and say how large each is and how long it took."""
     parser = argparse.ArgumentParser(description="Write reports of what the compiler makes of three programs.")
     parser.add_argument("reports", nargs="*", metavar="REPORT", help=f"of {', '.join(REPORTS)}; by default all")
-    parser.add_argument("--out", type=Path, default=Path("out/reports"), metavar="DIR", help="by default %(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=Path("out/reports"), metavar="DIR", help="by default %(default)s"
+    )
     arguments = parser.parse_args(command)
     if unknown := set(arguments.reports) - set(REPORTS):
         parser.error(f"Expected reports of {', '.join(REPORTS)}. Received: {', '.join(sorted(unknown))}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     for name in arguments.reports or REPORTS:
         make, mode, batch_size = REPORTS[name]
         begin = time.perf_counter()
-        path = make().inspect(batch_size=batch_size, mode=mode).save(arguments.out / f"{name}.html")
+        path = make().inspect(batch_size=batch_size, mode=mode).save(arguments.output / f"{name}.html")
         seconds = time.perf_counter() - begin
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB in {seconds:.1f} s", flush=True)
 

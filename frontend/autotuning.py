@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -96,47 +97,60 @@ def measure(programs: Sequence[Program], footprint: int) -> list[float]:
 
     Runs take turns among copies of the weights that take `footprint` bytes together: within a whole step, too, a
     kernel finds in the caches what the kernel before it wrote, but of the weights no more than they can hold.
+    What a call from Python takes is not the kernel's: threads are awake when a timing begins, arrays in the program's
+    order, and where the nearest cache holds the weights of a whole step, all runs of a timing are one call.
     """
     arrays: dict[Any, np.ndarray] = {}
-    rotations = [_Rotation(program, footprint, arrays) for program in programs]
-    once = [rotation.warm_up() for rotation in rotations]
-    times: list[list[float]] = [[] for _ in rotations]
-    started = time.perf_counter()
-    for done in range(ROUNDS):
-        if done >= 3 and time.perf_counter() - started > KIND_SECONDS:
-            break
-        for rotation, seconds, taken in zip(rotations, once, times, strict=True):
-            taken.append(rotation.run(max(1, math.ceil(ROUND_SECONDS / seconds))))
+    times: list[list[float]] = [[] for _ in programs]
+    with ExitStack() as stack:
+        rotations = [_Rotation(program, footprint, arrays, stack) for program in programs]
+        once = [rotation.warm_up() for rotation in rotations]
+        started = time.perf_counter()
+        for done in range(ROUNDS):
+            if done >= 3 and time.perf_counter() - started > KIND_SECONDS:
+                break
+            for rotation, seconds, taken in zip(rotations, once, times, strict=True):
+                taken.append(rotation.timed(max(1, math.ceil(ROUND_SECONDS / seconds))))
     return [median(taken) for taken in times]
 
 
 class _Rotation:
-    """A program bound to several copies of its weights, which runs use one after the other."""
+    """A program bound to several copies of its weights, which runs use one after the other, as long as `stack`."""
 
-    def __init__(self, program: Program, footprint: int, arrays: dict[Any, np.ndarray]) -> None:
+    def __init__(self, program: Program, footprint: int, arrays: dict[Any, np.ndarray], stack: ExitStack) -> None:
+        from gradloom.compiler.llvm.target import Target
         from gradloom.runtime.executable import Executable
 
         executable = Executable(program)
         nbytes = sum(argument.type.nbytes for argument in program.arguments if argument.role in WEIGHT_ROLES)
-        copies = min(MOST_COPIES, max(1, math.ceil(footprint / nbytes))) if nbytes else 1
+        is_near = not nbytes or footprint <= Target.host().l2
         self._bindings = [
-            executable.bind({argument.name: _array(argument, copy, arrays) for argument in program.arguments})
-            for copy in range(copies)
+            stack.enter_context(
+                executable.bind({argument.name: _array(argument, copy, arrays) for argument in program.arguments})
+            )
+            for copy in range(1 if is_near else min(MOST_COPIES, math.ceil(footprint / nbytes)))
         ]
         self._next = 0
 
     def warm_up(self) -> float:
-        """Run on each of the copies, which also brings them into the program's order; return seconds for a run."""
-        self.run(len(self._bindings))
-        return self.run(1)
+        """Run on each of the copies; return seconds for a run."""
+        self._run(len(self._bindings))
+        return self.timed(1)
 
-    def run(self, count: int) -> float:
-        """Run so many times; return seconds for each."""
+    def timed(self, count: int) -> float:
+        """Run so many times, after a run that wakes the threads; return seconds for each."""
+        self._run(1)
         started = time.perf_counter()
-        for _ in range(count):
-            self._bindings[self._next].run(version=0)
-            self._next = (self._next + 1) % len(self._bindings)
+        self._run(count)
         return (time.perf_counter() - started) / count
+
+    def _run(self, count: int) -> None:
+        if len(self._bindings) == 1:
+            self._bindings[0].run(0, count)
+            return
+        for _ in range(count):
+            self._bindings[self._next].run()
+            self._next = (self._next + 1) % len(self._bindings)
 
 
 def _array(argument: Argument, copy: int, arrays: dict[Any, np.ndarray]) -> np.ndarray:

@@ -1,62 +1,24 @@
-"""Runs of single graphs on given or drawn arrays, compiled, unfused or interpreted, and how their results compare."""
+"""Runs of single graphs on arrays, compiled, unfused or interpreted, and how their results compare."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gradloom.compiler.ir import FORWARD, Graph, Input
 from gradloom.compiler.passes.prepare import PREPARED, as_stored
-from gradloom.compiler.types import F64, OPEN
+from gradloom.compiler.types import F64
+from gradloom.drawn_arrays import Arrays, stored
 from gradloom.inspection.way import Way
 
 if TYPE_CHECKING:
-    from gradloom.compiler.program import Argument, Program
-
-Arrays = Mapping[str, np.ndarray]
-
-ROWS = 32
-"""Samples of a data set that no indices are drawn for."""
-
-LARGEST = 10
-"""Drawn integers are below this: labels of classes, steps and counts."""
+    from gradloom.compiler.program import Program
 
 TOLERANCE = {"f32": 2e-4, "f64": 2e-13}
 """How far floats may be apart, relative to the largest element of a result, or to 1: some thousand roundings."""
 
 COMPILED, UNFUSED = "compiled", "unfused"
-
-
-def drawn_arrays(graph: Graph, seed: int, given: Arrays | None = None) -> dict[str, np.ndarray]:
-    """Return an array for each input, by label, as it is stored: the given ones, captured ones, the others drawn.
-
-    An input's array depends on the seed, its label and its type alone. Floats are uniform in [−1, 1), and in [0, 1) for
-    states and hyperparameters, of which some (variances, rates) make no sense below zero. Indices lie within the data.
-    """
-    given = {**graph.captured, **(given or {})}
-    inputs = [value.op for value in graph.inputs if isinstance(value.op, Input)]
-    rows = max((op.type.size for op in inputs if op.role == "indices"), default=ROWS)
-    lengths = [len(given[op.label]) for op in inputs if op.label in given and OPEN in op.type.shape]
-    return {
-        op.label: given[op.label] if op.label in given else _drawn(op, seed, rows, min(lengths, default=rows))
-        for op in inputs
-    }
-
-
-def _drawn(op: Input, seed: int, rows: int, length: int) -> np.ndarray:
-    rng = np.random.default_rng([seed, zlib.crc32(op.label.encode())])
-    shape = [rows if size == OPEN else size for size in op.type.shape]
-    for axis, source in enumerate(op.permutation):
-        shape[source] = op.type.shape[axis]
-    dtype = op.type.dtype
-    if dtype.is_float:
-        low = 0.0 if op.role in ("state", "hyperparameter") else -1.0
-        return rng.uniform(low, 1.0, shape).astype(dtype.numpy)
-    most = length if op.role == "indices" else 2 if dtype.kind == "bool" else LARGEST
-    return rng.integers(0, most, shape).astype(dtype.numpy)
 
 
 def run_graph(graph: Graph, arrays: Arrays, way: str = COMPILED) -> dict[str, np.ndarray]:
@@ -72,15 +34,15 @@ def run_graph(graph: Graph, arrays: Arrays, way: str = COMPILED) -> dict[str, np
     parts = Way(graph.stage or FORWARD, lambda: graph).parts
     main = parts.main.graph
     program = _program(main)
-    stored = {
-        argument.name: _stored(arrays[argument.name], argument)
+    prepared = {
+        argument.name: stored(arrays[argument.name], argument)
         for argument in program.arguments
         if argument.role == PREPARED and argument.name in arrays
     }
     if parts.prepare is not None:
         prepare = as_stored(parts.prepare, program.arguments)
-        stored |= _run(_program(prepare), prepare, arrays)
-    return _run(program, main, {**arrays, **stored})
+        prepared |= _run(_program(prepare), prepare, arrays)
+    return _run(program, main, {**arrays, **prepared})
 
 
 def _program(graph: Graph, optimized: bool = True) -> Program:
@@ -108,17 +70,6 @@ def _run(program: Program, graph: Graph, arrays: Arrays) -> dict[str, np.ndarray
         if output.donor is not None and isinstance(output.donor.op, Input):
             results[output.name] = held[output.donor.op.label]
     return {output.name: results[output.name] for output in graph.outputs}
-
-
-def _stored(array: np.ndarray, argument: Argument) -> np.ndarray:
-    """An array in the order in which a program wants what another one prepared."""
-    if argument.permutation:
-        array = array.transpose(argument.permutation)
-    if argument.panel:
-        *leading, columns = array.shape
-        array = array.reshape(*leading, columns // argument.panel, argument.panel)
-        array = np.moveaxis(array, -2, 0)
-    return array
 
 
 def disagreements(got: Arrays, wanted: Arrays) -> list[str]:

@@ -36,13 +36,15 @@ def plot_model(
     other directions are Graphviz's); ".png" and ".pdf" by Graphviz's `dot`, with `dpi` dots an inch.
     show_layer_names: names in front of the layers' kinds. rankdir: the direction, "TB", "LR", "BT" or "RL".
     expand_nested: show the layers inside of nested models in their place. Keras's default file is "model.png".
-    Raises `ValueError` for another ending or direction and for a model that is not built, `ImportError` where Graphviz
-    would be needed and is not there.
+    Raises `ValueError` for another ending or direction and for a model that is not built, `FileNotFoundError` where the
+    folder is not there, `ImportError` where Graphviz would be needed and is not there.
     """
     from gradloom.compiler.views import draw_dot, draw_svg, picture_of_network
     from gradloom.inspection.layer_calls import Shown, layer_network
 
     path = Path(to_file)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Expected to_file in a folder that is there. Received: to_file={str(to_file)!r}")
     suffix = path.suffix.lower()
     if suffix not in (".svg", ".dot", *BITMAPS):
         raise ValueError(f"Expected to_file ending in .svg, .dot, {', '.join(BITMAPS)}. Received: to_file={to_file!r}")

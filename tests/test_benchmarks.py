@@ -48,7 +48,17 @@ def workers(module: Module, script: Path, names: Sequence[str]) -> list[object]:
 def test_mlp_reports_every_framework_and_round(tmp_path: Path) -> None:
     out = tmp_path / "mlp.json"
     done = run(
-        "mlp.py", "--peers", "gradloom,numpy", "--samples", "260", "--batch", "32", "--rounds", "2", "--out", str(out)
+        "mlp.py",
+        "--peers",
+        "gradloom,numpy",
+        "--samples",
+        "260",
+        "--batch",
+        "32",
+        "--rounds",
+        "2",
+        "--output",
+        str(out),
     )
     assert done.returncode == 0, done.stderr
     written = json.loads(out.read_text())
@@ -323,7 +333,7 @@ def test_every_benchmark_of_make_bench_exists(module: Module) -> None:
 
 def test_frameworks_that_are_here_multiply_and_classify(tmp_path: Path) -> None:
     for script, own in (("matmul.py", "gradloom"), ("mlp_calls.py", "gradloom")):
-        done = run(script, "--quick", "--rounds", "1", "--out", str(tmp_path / "out.json"))
+        done = run(script, "--quick", "--rounds", "1", "--output", str(tmp_path / "out.json"))
         assert done.returncode == 0, done.stderr
         written = json.loads((tmp_path / "out.json").read_text())
         for result in written["results"]:
@@ -419,7 +429,7 @@ def test_kernels_one_by_one_compute_what_their_program_does(module: Module) -> N
 def test_the_roofline_is_measured_and_drawn(module: Module, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "roofline.json"
-    done = run("roofline.py", "--quick", "--only", "mlp", "--out", str(out))
+    done = run("roofline.py", "--quick", "--only", "mlp", "--output", str(out))
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(out.read_text())["results"].values()
     update, forward = (2 * 784 * 128 * 128, 2 * 128 * 784 * 128)
@@ -433,7 +443,7 @@ def test_the_roofline_is_measured_and_drawn(module: Module, tmp_path: Path) -> N
 
 def test_profiles_are_compared_with_the_wall(tmp_path: Path) -> None:
     out = tmp_path / "profiling.json"
-    done = run("profiling.py", "--quick", "--only", "MLP, train step of 32", "--out", str(out))
+    done = run("profiling.py", "--quick", "--only", "MLP, train step of 32", "--output", str(out))
     assert done.returncode == 0, done.stderr
     written = json.loads(out.read_text())
     (rounds,) = written["results"].values()

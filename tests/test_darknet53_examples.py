@@ -233,7 +233,7 @@ class TestClassify:
         assert re.match(r"error: .*darknet53\.weights: .* Received: 6 bytes\. Delete it", error)
 
 
-SMALL = ["--network", "small", "--size", "16", "--batch-size", "16", "--out", "out"]
+SMALL = ["--network", "small", "--size", "16", "--batch-size", "16", "--output", "out"]
 
 
 class TestTrain:
@@ -272,7 +272,7 @@ class TestTrain:
 
     def test_a_resumed_training_is_one_that_never_stopped(self, tmp_path: Path) -> None:
         options = ["--synthetic", "40", *SMALL[:-2], "--epochs", "3"]
-        train(tmp_path, *options, "--out", "whole")
+        train(tmp_path, *options, "--output", "whole")
         # Broken off after the first epoch, when its checkpoint has just been written.
         broken_off = f"""
 import sys
@@ -283,11 +283,11 @@ def save_and_stop(*arguments):
     save(*arguments)
     sys.exit(0)
 checkpoint.save = save_and_stop
-train.main({[*options, "--out", "parts"]!r})
+train.main({[*options, "--output", "parts"]!r})
 """
         run(tmp_path, "-c", broken_off)
         assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["checkpoint.npz"]
-        done = train(tmp_path, *options, "--out", "parts", "--resume")
+        done = train(tmp_path, *options, "--output", "parts", "--resume")
         assert "Epoch 1/3" not in done.stdout
         assert "Epoch 3/3" in done.stdout
         whole, parts = ((tmp_path / name / "network.weights").read_bytes() for name in ("whole", "parts"))
@@ -366,8 +366,8 @@ command_line.run(lambda: train.main({["--synthetic", "24", *SMALL, "--epochs", "
             (["photos", "--seed", "-1"], "argument --seed: Expected a number from 0 to 4294967295. Received: -1"),
             (["photos", "--momentum", "2"], "argument --momentum: Expected a share in [0, 1). Received: 2"),
             (["photos", "--weight-decay", "-1"], "argument --weight-decay: Expected a number from 0 on. Received: -1"),
-            (["photos", "--out", "file/out"], "argument --out: Expected a folder. Received: 'file', a file"),
-            (["photos", "--out", ""], "argument --out: Expected a folder. Received: ''"),
+            (["photos", "--output", "file/out"], "argument --output: Expected a folder. Received: 'file', a file"),
+            (["photos", "--output", ""], "argument --output: Expected a folder. Received: ''"),
             (["photos", "--resume", "--weights", "w"], "Expected --resume or --weights. Received: both"),
         ],
     )

@@ -30,7 +30,7 @@ def run(folder: Path, *arguments: str, code: int = 0, **variables: str) -> subpr
     # A proxy that refuses connections keeps the test from downloading.
     offline = {"XDG_CACHE_HOME": str(folder / "cache"), "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(TRAIN), "--out", str(folder / "out"), *arguments],
+        [sys.executable, "-W", "error", str(TRAIN), "--output", str(folder / "out"), *arguments],
         env={**environment, **offline, **variables},
         cwd=folder,
         capture_output=True,
@@ -80,7 +80,11 @@ def test_training_leaves_pictures_and_ends_with_the_accuracy(tmp_path: Path) -> 
         assert content.startswith(b"\x89PNG")
         width, height = struct.unpack(">II", content[16:24])
         assert min(width, height) > 300
-    assert ElementTree.parse(tmp_path / "out" / "train_step.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    drawing = ElementTree.parse(tmp_path / "out" / "train_step.svg").getroot()
+    assert drawing.tag == "{http://www.w3.org/2000/svg}svg" and float(drawing.attrib["width"]) < 1600, (
+        "as wide as a page"
+    )
+    assert "dense/matmul+add+maximum" in "".join(drawing.itertext())
 
 
 def test_missing_matplotlib_is_said_before_the_training(tmp_path: Path) -> None:
@@ -92,6 +96,12 @@ def test_missing_matplotlib_is_said_before_the_training(tmp_path: Path) -> None:
     assert done.stderr.splitlines() == [
         "error: Expected matplotlib, which draws the pictures. It comes with: pip install -e '.[examples]'"
     ]
+
+
+@pytest.mark.parametrize("variables", [{"GRADLOOM_TARGET": "z80"}, {"GRADLOOM_NUM_THREADS": "two"}])
+def test_a_wrong_variable_is_said_before_data_are_looked_for(tmp_path: Path, variables: dict[str, str]) -> None:
+    done = run(tmp_path, code=1, **variables)
+    assert done.stdout == "" and re.fullmatch(r"error: .*Expected .* Received: .*(z80|two).*\n", done.stderr)
 
 
 def test_drawn_images_are_announced_and_admitted(tmp_path: Path) -> None:
@@ -117,8 +127,8 @@ def test_a_corrupt_data_set_ends_with_one_line(tmp_path: Path) -> None:
         (["--learning-rate", "nan"], "argument --learning-rate: Expected a number above 0. Received: nan"),
         (["--optimizer", "adma"], "argument --optimizer: invalid choice: 'adma'"),
         (["--seed", "-1"], "argument --seed: Expected a number from 0 to 4294967295. Received: -1"),
-        (["--out", "file/out"], "argument --out: Expected a folder to write into. Received: 'file/out'"),
-        (["--out", ""], "argument --out: Expected a folder to write into. Received: ''"),
+        (["--output", "file/out"], "argument --output: Expected a folder to write into. Received: 'file/out'"),
+        (["--output", ""], "argument --output: Expected a folder to write into. Received: ''"),
     ],
 )
 def test_a_wrong_option_is_explained(

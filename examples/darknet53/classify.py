@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if options.plot:
         import pictures  # here and not above: matplotlib is an extra
+    command_line.check_environment()
     if options.threads:
         gl.set_num_threads(options.threads)
     gl.utils.set_random_seed(0)

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import gradloom as gl
 from gradloom.compiler.errors import GradloomError
+from gradloom.compiler.llvm.target import Target
 
 PICTURES = (".pdf", ".png", ".svg")
 INTERRUPTED = 130
@@ -81,6 +83,12 @@ def check_writable(folder: Path) -> None:
         raise argparse.ArgumentTypeError(f"Expected a folder. Received: {str(place)!r}, a file")
     if not os.access(place, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"Expected a folder to write into. Received: {str(place)!r}, write-protected")
+
+
+def check_environment() -> None:
+    """Raise an error for variables that Gradloom cannot follow: before images are read and not after it."""
+    gl.get_num_threads()
+    Target.host()
 
 
 def describe(error: BaseException) -> str:

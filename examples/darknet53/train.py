@@ -38,7 +38,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Train on a folder with one subfolder of images for each class. After every epoch a checkpoint is "
         "left, from which --resume goes on.",
         epilog=f"{DECAY}: --resume wants the same --epochs. To train a finished network further, begin anew from its "
-        "weights: --weights OLD/network.weights --out NEW.",
+        "weights: --weights OLD/network.weights --output NEW.",
     )
     add, number = parser.add_argument, command_line.integer
     add("folder", nargs="?", type=Path, metavar="DIR", help="the folder of images")
@@ -61,7 +61,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=number(0, 2**32 - 1), default=0, help="of first weights, split and order of images; by default "
         "%(default)s")  # fmt: skip
     add("--threads", type=number(1), help="by default all that the machine gives; results do not depend on it")
-    add("--out", type=command_line.output_folder, default="out/darknet53", metavar="DIR", help="for what is "
+    add("--output", type=command_line.output_folder, default="out/darknet53", metavar="DIR", help="for what is "
         "left; by default %(default)s")  # fmt: skip
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
@@ -133,6 +133,7 @@ def main(command: Sequence[str] | None = None) -> None:
     file = checkpoint_file(arguments)
     import pictures  # here and not above: matplotlib is an extra
 
+    command_line.check_environment()
     if arguments.threads:
         gl.set_num_threads(arguments.threads)
     gl.utils.set_random_seed(arguments.seed)
@@ -155,23 +156,23 @@ def main(command: Sequence[str] | None = None) -> None:
             else "interrupted before the end of the first epoch: there is nothing to resume from"
         ) from None
 
-    darknet.save_weights(network, arguments.out / "network.weights")
+    darknet.save_weights(network, arguments.output / "network.weights")
     cfg = cfg_file.describe(*FAMILY[arguments.network], arguments.size, len(names))
-    (arguments.out / "network.cfg").write_text(cfg, encoding="utf-8")
-    (arguments.out / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    pictures.draw_history(history, arguments.out / "training_curve.png")
-    say_what_is_left(arguments.out)
+    (arguments.output / "network.cfg").write_text(cfg, encoding="utf-8")
+    (arguments.output / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    pictures.draw_history(history, arguments.output / "training_curve.png")
+    say_what_is_left(arguments.output)
     last = {name: value for name, value in history[-1].items() if "accuracy" in name or "top_5" in name}
     print(", ".join(f"{name}: {value:.4f}" for name, value in last.items()), flush=True)
 
 
 def checkpoint_file(arguments: argparse.Namespace) -> Path:
     """Return the checkpoint's place; raise GradloomError where beginning anew would destroy what is there."""
-    file: Path = arguments.out / "checkpoint.npz"
+    file: Path = arguments.output / "checkpoint.npz"
     if file.exists() and not (arguments.resume or arguments.overwrite):
         raise GradloomError(
-            f"{file} is there already: --resume goes on from it, --overwrite begins anew in its place, and --out DIR "
-            "leaves it alone"
+            f"{file} is there already: --resume goes on from it, --overwrite begins anew in its place, and --output "
+            "DIR leaves it alone"
         )
     return file
 
@@ -192,7 +193,7 @@ def train(
     settings = {option: getattr(arguments, option) for option in options}
     settings |= {"classes": names, "training images": len(training[0])}
     history = checkpoint.restore(file, model, settings, {"epochs": DECAY}) if arguments.resume else []
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     if arguments.overwrite:
         file.unlink(missing_ok=True)
     if len(history) < arguments.epochs:

@@ -19,6 +19,8 @@ import numpy as np
 
 import gradloom as gl
 from gradloom.compiler.errors import GradloomError
+from gradloom.compiler.llvm.target import Target
+from gradloom.compiler.views import draw_svg, picture_of_network
 
 STAND_IN = """\
   ######################################################################
@@ -49,9 +51,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
                         "not depend on it")  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder with the four IDX files, to be tried first")
     parser.add_argument("--synthetic", action="store_true", help="train on drawn silhouettes without looking for files")
-    parser.add_argument("--out", type=_output_folder, default="out/fashion_mnist", metavar="FOLDER", help="for the "
+    parser.add_argument("--output", type=_output_folder, default="out/fashion_mnist", metavar="FOLDER", help="for the "
                         "pictures; by default %(default)s")  # fmt: skip
     return parser.parse_args(arguments)
+
+
+def check_environment() -> None:
+    """Raise an error for variables that Gradloom cannot follow: before a download and not after it."""
+    gl.get_num_threads()
+    Target.host()
 
 
 def load_images(arguments: argparse.Namespace) -> tuple[Any, bool]:
@@ -106,6 +114,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(command_line)
     if importlib.util.find_spec("matplotlib") is None:
         sys.exit("error: Expected matplotlib, which draws the pictures. It comes with: pip install -e '.[examples]'")
+    check_environment()
     if arguments.threads:
         gl.set_num_threads(arguments.threads)
     gl.utils.set_random_seed(arguments.seed)
@@ -132,7 +141,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
 
     source = "Fashion-MNIST" if real else "drawn silhouettes (not Fashion-MNIST)"
     title = f"{source}: test accuracy {accuracy:.1%}"
-    draw_pictures(arguments.out, model, history.history, x_test, y_test, title, min(arguments.batch_size, len(x)))
+    draw_pictures(arguments.output, model, history.history, x_test, y_test, title, min(arguments.batch_size, len(x)))
 
     # The first epoch may have compiled the step, so the median of the epochs is the time to expect.
     each = float(np.median(timer.seconds)) / len(x)
@@ -161,15 +170,25 @@ def draw_pictures(
     names = gl.datasets.fashion_mnist.CLASS_NAMES
     pictures.draw_training_curve(history, title, out / "training_curve.png")
     pictures.draw_predictions(x_test[:shown], y_test[:shown], probabilities, names, title, out / "predictions.png")
-    graph = model.inspect(batch_size=batch_size, mode="train").stages["fused"]
-    (out / "train_step.svg").write_text(graph.svg(), encoding="utf-8")
+    (out / "train_step.svg").write_text(drawn_step(model, batch_size), encoding="utf-8")
     print()
     for name, what in (
         ("training_curve.png", "loss and accuracy by epoch"),
         ("predictions.png", "test images with what the network takes them for"),
-        ("train_step.svg", "the train step as the compiler fused it"),
+        ("train_step.svg", "the train step as the compiler fused it, a box for each kernel"),
     ):
         print(f"{out / name}: {what}")
+
+
+def drawn_step(model: Any, batch_size: int) -> str:
+    """Draw the kernels of a train step, and what goes from one to the next.
+
+    What the optimizer and the metrics keep between steps would make the drawing three times as wide.
+    """
+    network = model.inspect(batch_size=batch_size, mode="train").stages["scheduled"].networkx()
+    kept_between = ("state", "hyperparameter", "output")
+    network.remove_nodes_from([node for node, data in network.nodes(data=True) if data["role"] in kept_between])
+    return draw_svg(picture_of_network(network))
 
 
 def _positive(kind: type[int] | type[float]) -> Any:

@@ -30,6 +30,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stage", type=one_of(STAGES), metavar="STAGE", help="of two targets (default: fused, files as they are)"
     )
+    parser.add_argument("--all", action="store_true", help="of one target: also changes that are like others")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write (default: standard output)")
     add_step_options(parser)
 
@@ -40,7 +41,7 @@ def _run(options: argparse.Namespace) -> None:
         if options.stage is not None:
             raise CommandError("Expected --from and --to for one target, --stage for two. Received: --stage")
         before, after = (given[option] or default for option, default in BETWEEN.items())
-        write(inspection(options.target, options).diff(before, after).text(), options.output)
+        write(inspection(options.target, options).diff(before, after).text(folded=not options.all), options.output)
         return
     if any(given[option] for option in BETWEEN):
         raise CommandError("Expected --stage for two targets, --from and --to for one. Received: --from or --to")

@@ -26,6 +26,9 @@ BUILT_IN = {"compiled": CHECK, "fused": CHECK_FUSION}
 PLACE = "{}"
 """What stands for the file in a command."""
 
+LOG = ".log"
+"""The ending of the file beside the output that tells what was tried."""
+
 DIFFER = 3
 """The exit code of `run` for results that differ."""
 
@@ -47,10 +50,12 @@ def _run(options: argparse.Namespace) -> None:
         )
     graph = load_graph(options.target)
     output = options.output or Path(options.target).with_suffix(f".reduced{GRAPH_FILE}")
+    if output.suffix == LOG:
+        raise CommandError(f"--output: Expected another ending than {LOG}, which the log has. Received: {output}")
     begun = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="gradloom-") as folder,
-        output.with_suffix(".log").open("w", encoding="utf-8") as log,
+        output.with_suffix(LOG).open("w", encoding="utf-8") as log,
     ):
         check = _Check(options.check, options.seed, Path(folder) / "graph.ir", begun + options.seconds)
         if not check(graph):

@@ -18,7 +18,8 @@ from gradloom.command.targets import is_graph, load_graph, load_model
 from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.passes.weight_folding import fold_into_weights
 from gradloom.compiler.types import DType, TensorType, as_dtype
-from gradloom.graph_runs import UNFUSED, disagreements, drawn_arrays, run_graph
+from gradloom.drawn_arrays import drawn_arrays
+from gradloom.graph_runs import UNFUSED, disagreements, run_graph
 
 Arrays = dict[str, np.ndarray]
 

@@ -60,6 +60,10 @@ def load_model(target: str) -> Model:
     if not colon or not name.replace(".", "_").isidentifier():
         place, name = target, ""
     is_file = place.endswith(".py") or os.sep in place
+    if not is_file and not all(part.isidentifier() for part in place.split(".")):
+        raise CommandError(
+            f"Expected SCRIPT_OR_MODULE:MODEL, or a graph in a file ending in {GRAPH_FILE}. Received: {target!r}"
+        )
     if is_file and Path(place).suffix not in ("", ".py"):
         raise CommandError(f"Expected a Python file ending in .py, or a graph in {GRAPH_FILE}. Received: {place}")
     if is_file and not Path(place).is_file():

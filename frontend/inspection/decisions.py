@@ -16,7 +16,7 @@ from gradloom.compiler.passes.rewrite import Firing
 from gradloom.compiler.pipeline import Lowering
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Why:
     """What was decided about `target`.
 
@@ -40,9 +40,12 @@ class Why:
         """The decisions by which nodes stayed apart."""
         return [decision for decision in self.decisions if not decision.fused]
 
+    def _head(self) -> str:
+        return f"{self.target}: {len(self.nodes):,} nodes in {len(self.kernels):,} kernels"
+
     def text(self) -> str:
         """Return kernels, decisions and rules as text."""
-        lines = [f"{self.target}: {len(self.nodes):,} nodes in {len(self.kernels):,} kernels"]
+        lines = [self._head()]
         lines += [f"  {name}" for name in self.kernels]
         for heading, decisions in (("fused", self.made), ("kept apart", self.refused)):
             if decisions:
@@ -54,6 +57,9 @@ class Why:
 
     def __str__(self) -> str:
         return self.text()
+
+    def __repr__(self) -> str:
+        return f"<why {self._head()}, {len(self.made):,} decisions to fuse and {len(self.refused):,} to keep apart>"
 
     def _repr_html_(self) -> str:
         return f"<pre style='overflow:auto'>{escape(self.text())}</pre>"
@@ -77,10 +83,10 @@ def why(lowering: Lowering, firings: Iterable[Firing], target: str) -> Why:
 
 def _matching(graph: Graph, target: str) -> list[Value]:
     """The nodes that a path, a weight's label, an op's name or a number stands for; of a weight those that read it."""
-    found = {value for value in graph.live() if _stands_for(graph, value, target)}
+    found = {value for value in graph.live() if isinstance(target, str) and _stands_for(graph, value, target)}
     if not found:
         known = _names(graph)
-        near = get_close_matches(target, known, n=3, cutoff=0.5)
+        near = get_close_matches(str(target), known, n=3, cutoff=0.5)
         hint = (
             f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(known[:12])} and others"
         )
@@ -97,11 +103,19 @@ def _matching(graph: Graph, target: str) -> list[Value]:
 
 def _stands_for(graph: Graph, value: Value, target: str) -> bool:
     if isinstance(value.op, Input):
-        return _is_within(value.op.label, target)
+        return any(_is_within(path, target) for path in _input_paths(graph, value))
     if isinstance(value.op, Constant):
         return False
     named = target in (value.op.name, f"%{value.number}")
     return named or any(_is_within(path, target) for path in layer_paths(graph, value))
+
+
+def _input_paths(graph: Graph, value: Value) -> list[str]:
+    """What an input is called: its label, and where its layer is inside of others, also the path from outside."""
+    assert isinstance(value.op, Input)
+    owner, _, name = value.op.label.rpartition("/")
+    outer = [path for path in layer_paths(graph, value) if owner and path.endswith(f"/{owner}")]
+    return [value.op.label, *(f"{path}/{name}" for path in outer)]
 
 
 def _is_within(path: str, target: str) -> bool:
@@ -113,6 +127,6 @@ def _names(graph: Graph) -> list[str]:
     """All that may be asked about, but for nodes by number."""
     live = graph.live()
     paths = {path: None for value in live for path in layer_paths(graph, value)}
-    labels = {value.op.label: None for value in live if isinstance(value.op, Input)}
+    labels = {_input_paths(graph, value)[-1]: None for value in live if isinstance(value.op, Input)}
     ops = {value.op.name: None for value in live if not isinstance(value.op, Input | Constant)}
     return list(paths | labels | ops)

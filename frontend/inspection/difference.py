@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from gradloom.compiler.ir import Constant, Group, Input, Value
-from gradloom.compiler.ir_text import node_line
+from gradloom.compiler.ir_text import layer_paths, node_line
 from gradloom.compiler.passes.rewrite import Firing
 from gradloom.inspection.way import Image, Way, origins
 
+DERIVED = "gradient"
 UNREAD = "nobody reads it"
 PREPARED = "computed once per set of weights"
+
+FEW = 3
+"""Changes of one kind that are all shown."""
+
+LONG = 12
+"""Nodes of a change that are shown where changes are folded."""
+
+NAMED = 3
+"""Names, or rows of numbered names, in a list of layers."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,20 @@ class Change:
             return f"gone: {by}"
         return f"{'new' if not self.before else 'replaced'}: {by}"
 
+    @property
+    def kind(self) -> Hashable:
+        """What is the same for changes that differ in their layers and numbers alone."""
+        if self.kernel is not None:
+            return self.kernel.kind, _ops(self.after)
+        rules = tuple(DERIVED if rule.startswith(DERIVED) else rule for rule in self.rules)
+        return rules, _ops(self.before), _ops(self.after)
+
+    @property
+    def layers(self) -> list[str]:
+        """The paths of the layers that its nodes belong to."""
+        paths = (path for value in (*self.before, *self.after) for path in layer_paths(value.graph, value))
+        return list(dict.fromkeys(paths))
+
     def lines(self) -> Iterator[str]:
         """The nodes, with "-" for what was and "+" for what is; a kernel's nodes with neither."""
         for value in self.before:
@@ -47,7 +72,7 @@ class Change:
             yield ("  " if self.kernel else "+ ") + node_line(value.graph, value, indent="")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Difference:
     """What changed from stage `first` to stage `last`, in the order of the graph; `unchanged` nodes are left out."""
 
@@ -56,12 +81,28 @@ class Difference:
     changes: tuple[Change, ...]
     unchanged: int
 
-    def text(self) -> str:
-        """Return the changes with their rules, each with its nodes before and after."""
+    def text(self, folded: bool = True) -> str:
+        """Return the changes with their rules, each with its nodes before and after.
+
+        folded: of changes that differ in layers and numbers alone, show the first one with their count and the
+        layers, and of long ones the first nodes. `changes` has all of them, as this has unless they are folded.
+        """
         lines = [self._head()]
-        for change in self.changes:
-            lines += ["", change.title, *("  " + line for line in change.lines())]
+        for alike in self.by_kind() if folded else [[change] for change in self.changes]:
+            lines += ["", _title(alike), *("  " + line for line in _lines(alike[0], LONG if folded else None))]
         return "\n".join(lines) + "\n"
+
+    def by_kind(self) -> list[list[Change]]:
+        """Return the changes, put together where more than a few are alike, in the order of the first of each kind."""
+        kinds: dict[Hashable, list[Change]] = {}
+        for change in self.changes:
+            kinds.setdefault(change.kind, []).append(change)
+        apart = {kind for kind, alike in kinds.items() if len(alike) <= FEW}
+        return [
+            [change] if change.kind in apart else kinds[change.kind]
+            for change in self.changes
+            if change.kind in apart or change is kinds[change.kind][0]
+        ]
 
     def _head(self) -> str:
         return f"{self.first} → {self.last}: {len(self.changes):,} changes, {self.unchanged:,} nodes as they were"
@@ -69,20 +110,53 @@ class Difference:
     def __str__(self) -> str:
         return self.text()
 
+    def __repr__(self) -> str:
+        return f"<difference {self._head()}>"
+
     def _repr_html_(self) -> str:
-        """The changes in colour, for light and dark backgrounds."""
+        """The changes in colour, for light and dark backgrounds, folded."""
         colour = {"-": "rgba(220,50,50,.16)", "+": "rgba(40,160,70,.16)", " ": "transparent"}
         parts = [f"<div style='font-weight:600'>{escape(self._head())}</div>"]
-        for change in self.changes:
+        for alike in self.by_kind():
             nodes = "".join(
                 f"<div style='background:{colour[line[0]]};white-space:pre'>{escape(line)}</div>"
-                for line in change.lines()
+                for line in _lines(alike[0], LONG)
             )
             parts.append(
-                f"<details open style='margin:.5em 0'><summary>{escape(change.title)}</summary>"
+                f"<details open style='margin:.5em 0'><summary>{escape(_title(alike))}</summary>"
                 f"<div style='font-family:monospace;font-size:12px;overflow:auto'>{nodes}</div></details>"
             )
         return "<div style='color-scheme:light dark'>" + "".join(parts) + "</div>"
+
+
+def _title(alike: Sequence[Change]) -> str:
+    """What happened first, in a line; of several changes of one kind also how often, and in which layers."""
+    if len(alike) == 1:
+        return alike[0].title
+    layers = dict.fromkeys(path for change in alike for path in change.layers)
+    return f"{alike[0].title}; and {len(alike) - 1} like it, in {_abbreviated(list(layers))}"
+
+
+def _lines(change: Change, most: int | None) -> Iterator[str]:
+    """The lines of a change, at most so many of them; in the place of others stands their number."""
+    lines = list(change.lines())
+    yield from lines[:most]
+    if most is not None and len(lines) > most:
+        yield f"  … and {len(lines) - most:,} nodes more"
+
+
+def _abbreviated(paths: Sequence[str]) -> str:
+    """Layers in a line; those that only differ in numbers by the first and the last one."""
+    rows: dict[str, list[str]] = {}
+    for path in paths:
+        rows.setdefault(re.sub(r"_?[0-9]+", "", path), []).append(path)
+    told = [row[0] if len(row) == 1 else f"{row[0]} … {row[-1]} ({len(row)} layers)" for row in rows.values()]
+    more = [f"{len(told) - NAMED} others"] if len(told) > NAMED else []
+    return " and ".join([", ".join(told[:NAMED]), *more])
+
+
+def _ops(values: Iterable[Value]) -> tuple[str, ...]:
+    return tuple(value.op.name for value in values)
 
 
 def difference(way: Way, first: str, last: str) -> Difference:
@@ -176,5 +250,5 @@ def _maker(value: Value) -> str:
     known = sorted(value.graph.provenance[value], key=lambda origin: origin.layer)
     derived = next((origin.layer for origin in known if origin.forward is not None), None)
     if derived is not None:
-        return f"gradient of {derived}" if derived else "gradient"
+        return f"{DERIVED} of {derived}" if derived else DERIVED
     return next((origin.layer for origin in known if origin.layer), "trace")

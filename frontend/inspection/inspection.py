@@ -13,9 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache, cached_property
 from html import escape
+from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gradloom.compiler.choices import Choices
 from gradloom.compiler.ir import FORWARD, FUSED, GRADIENT, GRAPH_STAGES, Graph, Value
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     from gradloom.model import Model
 
 MODES = ("train", "evaluate", "predict")
+
+MOST_SAMPLES = 2**31 - 1
+"""Samples of a batch at most: their numbers are of type int32 in a step."""
 
 
 class _Stages(dict[str, Stage]):
@@ -137,19 +143,31 @@ class Inspection:
         data: `x` and `y` as `fit` takes them, at least a batch; of a function its arguments. Without any they are
         drawn. The program is one of its own, which notes the time around each kernel, and works on copies: weights,
         states and random numbers of the model stay as they are. Raises `ValueError` for data of other types than those
-        that were inspected.
+        that were inspected, and `MemoryLimitError` where the program needs more memory than the model may use.
         """
         from gradloom.compiler import pipeline  # loads LLVM
         from gradloom.compiler.options import Options
         from gradloom.inspection.profiling import profile_step
         from gradloom.runtime.cpus import available_cpus
+        from gradloom.runtime.memory import physical_memory
 
         if not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
             raise ValueError(f"Expected seconds as a positive number. Received: seconds={seconds!r}")
+        self._check_data(data, named_data)
         arrays = {**self._supply.data(*data, **named_data), **self._supply.variables()}
         parts = self._way.parts
-        options = Options(cores=available_cpus(), choices=self._way.choices, timed=True)
+        limit = self._supply.memory_limit or physical_memory()
+        options = Options(cores=available_cpus(), choices=self._way.choices, memory_limit=limit, timed=True)
         return profile_step(self.title, pipeline.lower(parts.main.graph, options), parts.prepare, arrays, seconds)
+
+    def _check_data(self, data: Sequence[Any], named: Mapping[str, Any]) -> None:
+        """Raise `ValueError` for more data than the program takes, and for names that it does not know."""
+        taken = signature(self._supply.data)
+        try:
+            taken.bind(*data, **named)
+        except TypeError as error:
+            expected = f"data as {' and '.join(taken.parameters)}" if taken.parameters else "no data, but seconds alone"
+            raise ValueError(f"{self.title}: Expected {expected}. Received: {error}") from None
 
     def became(self, stage: str, node: Value | int | str) -> list[Any]:
         """Return the ids of the nodes of the next stage that a node of this one became; none if it has gone.
@@ -259,8 +277,11 @@ def inspect_model(
         near = get_close_matches(str(mode), MODES, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"Expected mode as one of {', '.join(MODES)}. Received: mode={mode!r}{hint}")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"Expected batch_size as a positive integer. Received: batch_size={batch_size!r}")
+    if batch_size > MOST_SAMPLES:
+        raise ValueError(f"Expected batch_size of at most {MOST_SAMPLES:,}. Received: batch_size={batch_size:,}")
+    batch_size = int(batch_size)
     as_dtype(dtype)  # Raises for what is none: better now than at the first stage.
     model.require_built("inspect")
     if mode != "predict":

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gradloom.compiler.collection import no_garbage_collection
-from gradloom.compiler.ir import Graph, Input
+from gradloom.compiler.ir import Graph
 from gradloom.compiler.options import cache_key
-from gradloom.compiler.passes.prepare import as_stored
+from gradloom.compiler.passes.prepare import PREPARED, as_stored
 from gradloom.compiler.pipeline import Lowering
-from gradloom.compiler.program import TIME_STAMPS, Argument, Barrier, Program
+from gradloom.compiler.program import TIME_STAMPS, Barrier, Program
+from gradloom.drawn_arrays import drawn_argument, drawn_arrays
 from gradloom.execution import Preparation
-from gradloom.inspection.supply import drawn
 from gradloom.runtime import cache
 from gradloom.runtime.binding import Binding
 from gradloom.runtime.executable import Executable
@@ -51,10 +51,11 @@ class Measurement:
 
 def measure(lowering: Lowering, prepare: Graph | None, arrays: Mapping[str, np.ndarray], seconds: float) -> Measurement:
     """Run a timed program for about so many seconds on copies of `arrays`, and on drawn ones where there are none."""
+    # The steps come first: they know where memory lies, and that there is enough.
+    barriers = [isinstance(step, Barrier) for step in lowering.steps]
     program = timed_program(lowering)
     given = copies(program, prepare, arrays)
     executable = Executable(program)
-    barriers = [isinstance(step, Barrier) for step in lowering.steps]
     binding, _ = bound(executable, given, 1)
     with binding:
         binding.run()
@@ -80,7 +81,7 @@ def measure(lowering: Lowering, prepare: Graph | None, arrays: Mapping[str, np.n
 
 def timed_program(lowering: Lowering) -> Program:
     """The program of a lowering with time stamps, from the cache of compiled code if it is there."""
-    key = cache_key(lowering.graph, lowering.options)
+    key = cache_key(lowering.graph, replace(lowering.options, memory_limit=None))
     program = cache.load(key)
     if program is None:
         with no_garbage_collection():
@@ -112,14 +113,12 @@ def copies(program: Program, prepare: Graph | None, arrays: Mapping[str, np.ndar
     rows = max((argument.type.size for argument in program.arguments if argument.role == "indices"), default=1)
     written = {argument.name for argument in program.arguments if argument.written}
     found = {name: array.copy() if name in written else array for name, array in arrays.items()}
-    wanted = [a for a in program.arguments if a.role not in ("indices", "prepared", TIME_STAMPS)]
+    supplied = ("indices", TIME_STAMPS) if prepare is None else ("indices", TIME_STAMPS, PREPARED)
+    for argument in program.arguments:
+        if argument.name not in found and argument.role not in supplied:
+            found[argument.name] = drawn_argument(argument, 0, rows)
     if prepare is not None:
-        ops = [value.op for value in prepare.inputs if isinstance(value.op, Input)]
-        wanted += [Argument(op.label, op.type, op.role) for op in ops]
-    for argument in wanted:
-        if argument.name not in found:
-            found[argument.name] = drawn(argument, rows)
-    if prepare is not None:
+        found = drawn_arrays(prepare, 0, found) | found
         preparation = Preparation(as_stored(prepare, program.arguments), found)
         preparation.update(0)
         found |= preparation.results

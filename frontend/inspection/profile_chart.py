@@ -29,7 +29,7 @@ def bar_chart(profile: Profile, rows: int | None) -> str:
     duration = unit_for(max((layer.seconds for layer in shown), default=0.0))
     longest = max((layer.seconds for layer in shown), default=0.0) or 1.0
     width = 2 * MARGIN + NAMES + BARS + FIGURES
-    height = HEAD + LINE * len(shown) + (LINE if rest else 0) + MARGIN
+    height = HEAD + LINE * len(shown) + (LINE if rest else 0) + MARGIN + (LINE if profile.doubt else 0)
     lines = _opened(profile, "time by layer", width, height)
     keys = ["forward", *(["gradient"] if any(layer.gradient_seconds for layer in shown) else [])]
     lines += _legend(dict(zip(keys, keys, strict=True)), MARGIN)
@@ -39,7 +39,12 @@ def bar_chart(profile: Profile, rows: int | None) -> str:
         spent = duration(sum(layer.seconds for layer in rest))
         y = HEAD + LINE * len(shown) + 14
         lines.append(f'<text class="note" x="{MARGIN + NAMES:g}" y="{y:g}">{len(rest)} other layers: {spent}</text>')
-    return "\n".join([*lines, "</svg>"]) + "\n"
+    return "\n".join([*lines, *_doubt(profile, height), "</svg>"]) + "\n"
+
+
+def _doubt(profile: Profile, height: float) -> list[str]:
+    """The line at the foot of a drawing whose figures are not to be trusted."""
+    return [f'<text class="note" x="{MARGIN:g}" y="{height - 14:g}">{profile.doubt}</text>'] if profile.doubt else []
 
 
 def _legend(keys: Mapping[str, str], x: float) -> list[str]:
@@ -78,6 +83,7 @@ def roofline_chart(profile: Profile) -> str:
     """Draw a disc for each kernel that computes, larger for more time, at its FLOPs for each byte and each second."""
     dots = [kernel for kernel in profile.dearest if kernel.flops and kernel.bytes and kernel.seconds]
     width, height = 2 * MARGIN + SIDE + PLOT_WIDTH, HEAD + PLOT_HEIGHT + FOOT + MARGIN / 2
+    height += LINE if profile.doubt else 0
     lines = _opened(profile, "roofline", width, height)
     lines += _legend({"forward": "forward", "gradient": "gradient", "plain": ELEMENTWISE}, MARGIN + SIDE + 40)
     plot = _Plot(profile, dots)
@@ -87,7 +93,7 @@ def roofline_chart(profile: Profile) -> str:
     for kernel in dots:
         lines.append(plot.dot(kernel, 3 + 11 * math.sqrt(kernel.seconds / longest)))
     lines += plot.names(dots)
-    return "\n".join([*lines, "</svg>"]) + "\n"
+    return "\n".join([*lines, *_doubt(profile, height), "</svg>"]) + "\n"
 
 
 class _Plot:

@@ -50,6 +50,7 @@ def profile_text(profile: Profile, rows: int | None) -> str:
         f"medians of {profile.steps} steps; the machine's roof: {1e-9 * profile.roof.peak:.0f} GFLOP/s, "
         f"{1e-9 * profile.roof.memory:.0f} GB/s from memory, {1e-9 * profile.roof.shared:.0f} and "
         f"{1e-9 * profile.roof.cache:.0f} from caches",
+        *([profile.doubt] if profile.doubt else []),
         "",
         *_table(headings, kernels, rows, lambda count: f"{count} other kernels: {duration(rest)}"),
         "",

@@ -18,6 +18,12 @@ from gradloom.inspection.measuring import Measurement, measure
 from gradloom.inspection.roof import Roof, roof
 from gradloom.inspection.work import Credit, bytes_by_argument, compulsory_bytes, credits_of, shares_of, work_of
 
+ABOVE_ROOF = 1.05
+"""A kernel's part of the roof from which on the roof must be wrong."""
+
+SLOW_BARRIER = 20e-6
+"""Seconds of a barrier from which on threads must have waited for a processor: on an idle machine it takes far less."""
+
 
 @dataclass(frozen=True)
 class KernelTime:
@@ -120,6 +126,18 @@ class Profile:
         return sum(kernel.flops for kernel in self.kernels)
 
     @property
+    def doubt(self) -> str:
+        """Why not to trust the figures, in a line: signs that others used the machine meanwhile; "" without any."""
+        signs = []
+        above = sum(kernel.bound_share > ABOVE_ROOF for kernel in self.kernels)
+        if above:
+            signs.append(f"{above} of {len(self.kernels)} kernels above the roof")
+        barrier = self.barrier_seconds / self.barriers if self.barriers else 0.0
+        if self.threads > 1 and barrier > SLOW_BARRIER:
+            signs.append(f"barriers of {1e6 * barrier:.0f} µs")
+        return f"doubtful: others seem to have used the machine ({', '.join(signs)})" if signs else ""
+
+    @property
     def dearest(self) -> list[KernelTime]:
         """The kernels, the dearest first."""
         return sorted(self.kernels, key=lambda kernel: -kernel.seconds)
@@ -184,6 +202,7 @@ class Profile:
             "barrier_seconds": self.barrier_seconds,
             "barriers": self.barriers,
             "roof": asdict(self.roof),
+            "doubt": self.doubt,
             "kernels": kernels,
             "layers": layers,
         }

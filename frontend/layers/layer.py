@@ -276,7 +276,15 @@ class Layer(Constructed, Called):
         trainable: bool = True,
         name: str = "weight",
     ) -> Variable:
-        """Make a weight, glorot-uniform by default; its path is the layer's with `name` appended."""
+        """Make a weight, glorot-uniform by default; its path is the layer's with `name` appended.
+
+        dtype: the layer's by default. Raises `DTypeError` where that is none of floating-point numbers.
+        """
+        if dtype is None and not self.dtype.is_float:
+            raise DTypeError(
+                f"Layer {self.name!r} ({type(self).__name__}): Expected a floating-point dtype for its weights. "
+                f"Received: dtype={self.dtype.numpy_name!r}"
+            )
         weight = Variable(
             initializers.get("glorot_uniform" if initializer is None else initializer),
             shape=tuple(shape),

@@ -30,7 +30,7 @@ def test_commands_run_in_order(
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     shown = commands(page)
-    assert len(shown) >= 4
+    assert len(shown) >= 2
     for arguments in shown:
         code = main(arguments)
         said = capsys.readouterr()

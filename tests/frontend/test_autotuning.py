@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,12 @@ import pytest
 
 import gradloom as gl
 from gradloom import autotuning
+from gradloom.compiler import ops
+from gradloom.compiler.ir import Graph, building
+from gradloom.compiler.pipeline import compile_graph
 from gradloom.compiler.program import Program
+from gradloom.compiler.types import F32, TensorType
+from gradloom.runtime.binding import Binding
 
 Prefer = Callable[[int], list[int]]
 
@@ -205,6 +211,38 @@ def test_measuring_takes_programs_by_turns_on_finite_data(folder: Path, monkeypa
     model.compile(autotune=True)
     model.predict(data(4)[0], verbose=0)
     assert len(seen) > 2 and all(0 < seconds < 10 for times in seen for seconds in times)
+
+
+@pytest.mark.parametrize("footprint", [1, 1 << 40])
+def test_timed_runs_are_one_call_unless_weights_come_from_afar(footprint: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untimed run wakes the threads before each timing; arrays are brought into order once."""
+    graph = Graph("product")
+    with building(graph):
+        x, w = graph.input("x", TensorType(F32, (16, 48))), graph.input("w", TensorType(F32, (48, 48)), "parameter")
+        graph.output("y", ops.matmul(x, w))
+    calls: list[tuple[Binding, int]] = []
+    converted: list[Binding] = []
+    run, convert = Binding.run, Binding._convert
+
+    def counted_run(self: Binding, first: int = 0, steps: int = 1) -> None:
+        calls.append((self, steps))
+        run(self, first, steps)
+
+    def counted_convert(self: Binding, version: object) -> None:
+        converted.append(self)
+        convert(self, version)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Binding, "run", counted_run)
+    monkeypatch.setattr(Binding, "_convert", counted_convert)
+    (seconds,) = autotuning.measure([compile_graph(graph)], footprint)
+    copies = {binding for binding, _ in calls}
+    assert 0 < seconds < 1 and len(converted) == len(copies) == (1 if footprint == 1 else autotuning.MOST_COPIES)
+    if footprint == 1:
+        steps = [steps for _, steps in calls[1:]]
+        assert set(steps[0::2]) == {1} and min(steps[3::2]) > 1 and len(steps) >= 2 + 2 * 3
+    else:
+        assert {steps for _, steps in calls} == {1}
+        assert all(one is not other for (one, _), (other, _) in pairwise(calls)), "each run has other weights"
 
 
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf"), "yes", None, [1]])

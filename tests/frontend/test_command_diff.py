@@ -25,6 +25,17 @@ def test_stages_of_a_model_differ_by_the_rules_that_applied(script: str, capsys:
     )
 
 
+def test_changes_that_are_like_others_are_shown_if_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "deep.py"
+    layers = "*[gl.layers.Dense(4, activation='relu') for _ in range(9)]"
+    script.write_text(f"import gradloom as gl\nmodel = gl.Sequential([gl.Input((4,)), {layers}])\n")
+    short, long = (output(capsys, "diff", str(script), *options) for options in ((), ("--all",)))
+    assert "and 8 like it" in short and "like it" not in long
+    assert all(f"# dense_{number}\n" in long for number in range(1, 9)) and "# dense_5\n" not in short
+
+
 def test_one_changed_op_is_one_changed_line(script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = tmp_path / "one.ir", tmp_path / "two.ir"
     output(capsys, "show", f"{script}:model", "--stage", "gradient", "--output", str(one))

@@ -213,6 +213,12 @@ def test_a_reader_that_stops_early_is_no_error(script: str) -> None:
     assert done.stderr == "loading\n"
 
 
+@pytest.mark.parametrize("target", ["", ":", ":m", "::m", ".module:m", "a..b:m", "a b:m"])
+def test_what_names_neither_file_nor_module_is_refused(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = "Expected SCRIPT_OR_MODULE:MODEL, or a graph in a file ending in .ir."
+    assert error(capsys, "show", target) == f"error: {expected} Received: {target!r}"
+
+
 def test_a_file_of_another_kind_is_not_read_as_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "09-llvm.ll"
     file.write_text("define void @f() { ret void }")

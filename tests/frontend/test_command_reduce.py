@@ -124,6 +124,11 @@ def test_time_is_bounded(file: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_wrong_checks_are_refused(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "(did you mean compiled?)" in error(capsys, "reduce", str(file), "--check", "compild")
     assert "or a command with {}" in error(capsys, "reduce", str(file), "--check", "python check.py")
+    log = file.with_suffix(".log")
+    assert "Expected another ending than .log" in error(
+        capsys, "reduce", str(file), "--check", "compiled", "--output", str(log)
+    )
+    assert not log.exists()
     assert "No closing quotation" in error(capsys, "reduce", str(file), "--check", "sh -c 'x {}")
     assert "no-such-program: No such file" in error(capsys, "reduce", str(file), "--check", "no-such-program {}")
     assert "Expected a file ending in .ir" in error(capsys, "reduce", "train.py", "--check", "compiled")

@@ -13,7 +13,8 @@ from gradloom.compiler import ops
 from gradloom.compiler.ir import Graph, Output, building
 from gradloom.compiler.ops.elementwise import Exp
 from gradloom.compiler.types import F32, I32, TensorType
-from gradloom.graph_runs import disagreements, drawn_arrays
+from gradloom.drawn_arrays import drawn_arrays
+from gradloom.graph_runs import disagreements
 
 
 @pytest.fixture

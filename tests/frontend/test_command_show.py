@@ -10,7 +10,8 @@ import pytest
 from command_runs import NORMALIZED, error, output
 
 from gradloom.compiler import parse
-from gradloom.graph_runs import drawn_arrays, run_graph
+from gradloom.drawn_arrays import drawn_arrays
+from gradloom.graph_runs import run_graph
 from gradloom.inspection import GRAPH_STAGES, STAGES
 
 

@@ -44,6 +44,27 @@ def test_every_decision_is_found_by_what_it_is_about(inspection: Inspection) -> 
         assert decision in inspection.why(f"%{decision.partner.number}").decisions
 
 
+def test_a_weight_inside_of_a_nested_model_has_its_path_from_outside_too() -> None:
+    inspection = networks.branched().inspect(batch_size=2)
+    whole = inspection.why("inner/twice/kernel")
+    assert "input" in {value.op.name for value in whole.nodes} and whole.nodes == inspection.why("twice/kernel").nodes
+    assert set(whole.nodes) < set(inspection.why("inner").nodes)
+    with pytest.raises(ValueError, match="did you mean 'inner/twice/kernel'"):
+        inspection.why("inner/twice/kernl")
+
+
+@pytest.mark.parametrize("target", [None, 3, ["dense"]])
+def test_what_is_no_name_is_refused(inspection: Inspection, target: object) -> None:
+    with pytest.raises(ValueError, match="Expected the path of a layer or weight, the name of an op"):
+        inspection.why(target)  # type: ignore[arg-type]
+
+
+def test_why_is_a_line_where_it_is_an_object(inspection: Inspection) -> None:
+    why = inspection.why("dense_1/bias")
+    assert repr(why).startswith("<why dense_1/bias: ") and "\n" not in repr(why) and len(repr(why)) < 120
+    assert f"{len(why.made)} decisions to fuse" in repr(why) and str(why) == why.text()
+
+
 def test_what_there_is_not_is_named_with_near_ones(inspection: Inspection) -> None:
     with pytest.raises(ValueError, match=r"Received: 'dense_1/bais' \(did you mean 'dense_1/bias'"):
         inspection.why("dense_1/bais")

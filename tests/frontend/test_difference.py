@@ -107,6 +107,47 @@ def test_fusion_changes_no_node_and_makes_kernels() -> None:
     assert all(value.graph is inspection.stages["fused"].graph for value in inside)  # type: ignore[attr-defined]
 
 
+def deep(count: int) -> gl.Model:
+    layers = [gl.layers.Dense(4, activation="tanh", name=f"dense_{number}") for number in range(count)]
+    model = gl.Sequential([gl.Input((4,)), *layers, gl.layers.Dense(2, name="last")], name="deep")
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_changes_of_one_kind_are_folded_and_all_of_them_can_be_had() -> None:
+    inspection = deep(9).inspect(batch_size=2)
+    for first, last in (("forward", "gradient"), ("gradient", "simplified"), ("simplified", "fused")):
+        difference = inspection.diff(first, last)
+        shown = difference.by_kind()
+        # Kinds of more than three are together; each change is in one place, in order, and all are in the long text.
+        assert sorted(map(id, (c for alike in shown for c in alike))) == sorted(map(id, difference.changes))
+        assert all(len({change.kind for change in alike}) == 1 for alike in shown)
+        assert len({alike[0].kind for alike in shown if len(alike) > 1}) == sum(len(alike) > 1 for alike in shown)
+        whole = difference.text(folded=False)
+        assert all(line in whole for change in difference.changes for line in change.lines())
+        assert all(alike[0].title in difference.text() for alike in shown) and len(difference.text()) <= len(whole)
+    text = inspection.diff("forward", "gradient").text()
+    assert "new: gradient of dense_8; and 7 like it, in dense_8 … dense_1 (8 layers)" in text
+    assert "gradient of dense_4" not in text and "gradient of last\n" in text
+    assert "; and 7 like it" in inspection.diff("forward", "gradient")._repr_html_()
+
+
+def test_what_is_folded_does_not_grow_with_the_network() -> None:
+    short, long = (deep(count).inspect(batch_size=2).diff("simplified", "fused") for count in (18, 54))
+    assert len(long.text(folded=False)) > 2 * len(short.text(folded=False))
+    assert len(long.text().splitlines()) <= len(short.text().splitlines()) + 2
+
+
+def test_few_alike_are_all_shown() -> None:
+    difference = deep(4).inspect(batch_size=2).diff("forward", "gradient")
+    assert all(len(alike) == 1 for alike in difference.by_kind())
+
+
+def test_a_difference_is_a_line_where_it_is_an_object() -> None:
+    difference = deep(9).inspect(batch_size=2).diff("gradient", "simplified")
+    assert repr(difference) == f"<difference {str(difference).splitlines()[0]}>"
+
+
 def test_wrong_stages_are_named() -> None:
     inspection = networks.mlp().inspect(batch_size=2)
     with pytest.raises(ValueError, match="graph stages forward, gradient, simplified, fused. Received: 'llvm'"):

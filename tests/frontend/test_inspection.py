@@ -65,6 +65,9 @@ def test_each_stage_is_what_its_name_says() -> None:
 
 def test_batch_size_and_dtype_are_in_the_graph() -> None:
     model = small(compiled=False)
+    for batch_size in (np.int64(7), 2**31 - 1):
+        graph = model.inspect(batch_size, mode="predict").stages["fused"].graph  # type: ignore[attr-defined, arg-type]
+        assert graph.outputs[0].value.shape == (batch_size, 3)
     graph = model.inspect(batch_size=7, mode="predict", dtype="uint8").stages["forward"].graph
     assert [str(value.type) for value in graph.inputs if value.op.label == "x"] == ["u8[7,4,4]"]
     assert model.inspect(mode="predict").stages["forward"].graph.outputs[0].value.shape == (32, 3)
@@ -137,8 +140,11 @@ def test_wrong_arguments_are_named() -> None:
     model = small()
     with pytest.raises(ValueError, match=r"train, evaluate, predict.*mode='trian' \(did you mean 'train'\?\)"):
         model.inspect(mode="trian")
-    with pytest.raises(ValueError, match="positive integer. Received: batch_size=0"):
-        model.inspect(batch_size=0)
+    for batch_size in (0, -1, True, 2.0, "2", None):
+        with pytest.raises(ValueError, match=f"positive integer. Received: batch_size={batch_size!r}"):
+            model.inspect(batch_size=batch_size)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at most 2,147,483,647. Received: batch_size=1,099,511,627,776"):
+        model.inspect(batch_size=2**40)
     with pytest.raises(ValueError, match=r"layers, forward,.*'fusd' \(did you mean 'fused'\?\)"):
         model.inspect().stage("fusd")
     with pytest.raises(ValueError, match="input"):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import gradloom as gl
 from gradloom import layers, ops
-from gradloom.compiler.errors import ShapeError
+from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.types import TensorType, as_dtype
 from gradloom.variables import Trace
@@ -291,6 +291,14 @@ def test_config_round_trip(layer):
     again = type(made).from_config(made.get_config())
     assert again.get_config() == made.get_config()
     assert again.batch_input_shape == made.batch_input_shape
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "uint8"])
+@pytest.mark.parametrize("make", [lambda **given: layers.Dense(3, **given), layers.BatchNormalization])
+def test_weights_are_floats(make, dtype):
+    layer = make(dtype=dtype, name="own")
+    with pytest.raises(DTypeError, match=f"Layer 'own'.*Expected a floating-point dtype.*Received: dtype='{dtype}'"):
+        layer.build((None, 4))
 
 
 def test_layer_dtype():

@@ -35,6 +35,14 @@ def test_boxes_say_what_is_asked_for(tmp_path: Path) -> None:
     assert "float32, softmax, trainable" in texts(path) and "float32" in texts(path)
 
 
+@pytest.mark.parametrize("name", ["model.svg", "model.dot", "model.png"])
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"Expected to_file in a folder that is there. Received: to_file='.*none"
+    ):
+        gl.utils.plot_model(networks.mlp(), tmp_path / "none" / name)
+
+
 def test_nested_models_are_expanded(tmp_path: Path) -> None:
     path = tmp_path / "model.dot"
     gl.utils.plot_model(networks.branched(), path, show_layer_names=True)

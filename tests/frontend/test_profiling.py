@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,6 +14,8 @@ import pytest
 
 import gradloom as gl
 import networks
+from gradloom.compiler import parse
+from gradloom.compiler.errors import MemoryLimitError
 from gradloom.compiler.llvm.target import Target
 from gradloom.compiler.options import Options
 from gradloom.compiler.pipeline import lower
@@ -214,6 +217,23 @@ def test_the_charts_are_drawings_of_all_layers_and_kernels() -> None:
     assert "prefers-color-scheme:dark" in profile.svg() and "<svg" in profile._repr_html_()
 
 
+def test_a_busy_machine_is_told_in_a_line_of_texts_and_charts() -> None:
+    """Kernels that are faster than the machine, and barriers at which threads wait for a processor."""
+    model = mlp()
+    count = len(lower(model.train_graph(BATCH), Options(cores=2, timed=True)).steps)
+    quiet, fast, slow = (faked(model, [spent] * count) for spent in (10, 0, 50))
+    fast = replace(fast, kernels=tuple(replace(kernel, bound_share=1.2) for kernel in fast.kernels[:2]))
+    assert quiet.doubt == ""
+    assert fast.doubt == "doubtful: others seem to have used the machine (2 of 2 kernels above the roof)"
+    assert slow.doubt == "doubtful: others seem to have used the machine (barriers of 50 µs)"
+    for profile in (fast, slow):
+        assert profile.doubt in profile.text().splitlines() and profile.json()["doubt"] == profile.doubt
+    for chart in (slow.svg(), slow.roofline_svg()):
+        assert slow.doubt in chart and "doubtful" not in quiet.svg() + quiet.roofline_svg()
+        ElementTree.fromstring(chart)
+    assert "doubtful" not in quiet.text()
+
+
 def test_everything_is_json() -> None:
     profile = faked(mlp())
     read = json.loads(json.dumps(profile.json()))
@@ -276,6 +296,39 @@ def test_bandwidth_is_that_of_where_the_bytes_lie(footprint: int, rate: float) -
     assert MACHINE.bandwidth(footprint) == rate
     assert MACHINE.seconds(0, 1e9, 0, footprint) == 1e9 / rate and MACHINE.seconds(1e12, 1, 1, footprint) == 10
     assert MACHINE.seconds(0, 0, footprint, 1e9) == footprint / rate
+
+
+def test_what_a_step_does_not_take_is_refused() -> None:
+    model, x = mlp(), np.zeros((BATCH, INPUTS), np.float32)
+    with pytest.raises(ValueError, match="Expected x alone, since a prediction reads no targets. Received: y"):
+        model.inspect(BATCH, "predict").profile(x, np.zeros(BATCH))
+    with pytest.raises(ValueError, match="'mlp'.*Expected data as x and y. Received: .*'z'"):
+        model.inspect(BATCH).profile(z=x)
+    with pytest.raises(ValueError, match="Expected arrays for x. Received: z"):
+        gl.inspect(lambda x: x + x, x).profile(z=x)
+    with pytest.raises(ValueError, match="Expected no data, but seconds alone. Received: "):
+        inspect_graph(gl.trace(lambda x: x @ x, gl.TensorSpec((8, 8)))).profile(x)
+
+
+def test_the_limit_of_memory_holds_for_the_timed_program_too() -> None:
+    model = mlp()
+    assert model.inspect(BATCH).profile(seconds=1e-3).steps >= 3
+    model.compile("adam", gl.losses.SparseCategoricalCrossentropy(from_logits=True), memory_limit=1000)
+    inspection = model.inspect(BATCH)
+    with pytest.raises(MemoryLimitError, match="Expected a program within memory_limit=1000 bytes"):
+        inspection.profile(seconds=1e-3)
+    assert inspection.memory.peak_bytes > 0, "what does not fit can be looked at"
+
+
+@pytest.mark.parametrize("stage", ["forward", "simplified", "fused"])
+def test_a_saved_stage_of_a_prediction_is_profiled_on_prepared_arrays_that_are_drawn(stage: str) -> None:
+    """Those of a fused stage lie in memory as its kernels want them."""
+    model = gl.Sequential([gl.Input((8, 8, 16)), gl.layers.Conv2D(32, 3, padding="same"), gl.layers.ReLU()])
+    saved = parse(model.inspect(2, "predict").stages[stage].text())
+    profile = inspect_graph(saved).profile(seconds=1e-3)
+    assert profile.flops > 2 * 32 * 16 * 64 and profile.steps >= 3
+    if stage == "fused":
+        assert any(value.op.role == "prepared" for value in saved.inputs)  # type: ignore[attr-defined]
 
 
 def test_targets_without_features_are_refused() -> None:

@@ -197,6 +197,10 @@ def test_nothing_is_wider_than_a_narrow_window(page: Chrome) -> None:
         "Emulation.setDeviceMetricsOverride", {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     )
     try:
+        until(
+            page,
+            "innerWidth === 400 && document.querySelector(\"[data-key='hidden|0']\").getBoundingClientRect().width",
+        )
         find(page, "[data-key='hidden|0']").send_keys(Keys.ENTER)
         for name in ("fused", "scheduled", "memory", "assembly"):
             open_tab(page, name)

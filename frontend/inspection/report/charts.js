@@ -8,17 +8,13 @@ function memoryView(data, go) {
   const memory = data.memory;
   const readout = element("p", { class: "readout", "aria-live": "polite" }, "Point at a buffer, or move among them with the arrow keys.");
   const holders = memory.buffers.filter((buffer) => buffer.first <= memory.peak_call && memory.peak_call <= buffer.last).sort((a, b) => b.nbytes - a.nbytes);
-  return element(
-    "div",
-    { class: "page" },
-    element(
-      "div",
-      { class: "tiles" },
-      tile("peak", bytesText(memory.peak_bytes), `in call ${memory.peak_call}`),
-      tile("arena", bytesText(memory.arena_bytes), plural(memory.buffers.length, "buffer")),
-      tile("scratch", bytesText(memory.scratch_bytes), "for each thread"),
-      tile("calls", memory.calls.toLocaleString("en"), "in a step"),
-    ),
+  return pageOf(
+    [
+      ["peak", bytesText(memory.peak_bytes), `in call ${memory.peak_call}`],
+      ["arena", bytesText(memory.arena_bytes), plural(memory.buffers.length, "buffer")],
+      ["scratch", bytesText(memory.scratch_bytes), "for each thread"],
+      ["calls", memory.calls.toLocaleString("en"), "in a step"],
+    ],
     memory.buffers.length ? [lifetimes(memory, holders, readout, (call) => go({ call })), readout] : null,
     element("h2", {}, "Who holds the peak"),
     table(
@@ -30,8 +26,10 @@ function memoryView(data, go) {
   );
 }
 
-function tile(name, value, note) {
-  return element("div", { class: "tile" }, element("span", { class: "quiet" }, name), element("strong", {}, value), element("span", { class: "quiet" }, note));
+// A page that begins with figures, each with its name and a note.
+function pageOf(figures, ...content) {
+  const tile = ([name, value, note]) => element("div", { class: "tile" }, element("span", { class: "quiet" }, name), element("strong", {}, value), element("span", { class: "quiet" }, note));
+  return element("div", { class: "page" }, element("div", { class: "tiles" }, figures.map(tile)), ...content);
 }
 
 function lifetimes(memory, holders, readout, choose) {
@@ -116,16 +114,13 @@ function profileView(data, go) {
   const kernels = [...profile.kernels].sort((a, b) => b.seconds - a.seconds);
   const total = kernels.reduce((sum, kernel) => sum + kernel.seconds, 0);
   const flops = kernels.reduce((sum, kernel) => sum + (kernel.flops ?? 0), 0);
-  return element(
-    "div",
-    { class: "page" },
-    element(
-      "div",
-      { class: "tiles" },
-      tile("step", secondsText(profile.wall_seconds), "wall time"),
-      tile("kernels", secondsText(total), `${((100 * total) / profile.wall_seconds).toFixed(0)} % of it`),
-      tile("speed", `${(flops / profile.wall_seconds / 1e9).toPrecision(3)}`, "GFLOP/s"),
-    ),
+  return pageOf(
+    [
+      ["step", secondsText(profile.wall_seconds), "wall time"],
+      ["kernels", secondsText(total), `${((100 * total) / profile.wall_seconds).toFixed(0)} % of it`],
+      ["speed", `${(flops / profile.wall_seconds / 1e9).toPrecision(3)}`, "GFLOP/s"],
+    ],
+    profile.doubt ? element("p", { class: "quiet" }, profile.doubt) : null,
     element("h2", {}, "By layer"),
     layerBars(layers, total, go),
     element("h2", {}, "By kernel"),
