@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +45,16 @@ def machine_texts(lowering: Lowering) -> dict[str, str]:
 
 @dataclass
 class Function:
-    """A function of a module: its lines, how many of them are instructions, and the other functions it names."""
+    """A function of a module: its lines, how many of them are instructions, and what it names."""
 
     name: str
     lines: list[str] = field(default_factory=list)
     instructions: int = 0
-    named: list[str] = field(default_factory=list)
+
+    @cached_property
+    def named(self) -> list[str]:
+        """The names in its lines, in order and each once: variables, instructions, the functions that it calls."""
+        return list(dict.fromkeys(name for line in self.lines for name in _NAME.findall(line)))
 
 
 def llvm_functions(text: str) -> dict[str, Function]:
@@ -64,7 +69,6 @@ def llvm_functions(text: str) -> dict[str, Function]:
         current.lines.append(line)
         if line.startswith("  ") and not line.lstrip().startswith((";", "]", "i64 ", "i32 ")):
             current.instructions += 1
-            current.named += _NAME.findall(line)
         if line == "}":
             current = None
     return functions
@@ -85,7 +89,6 @@ def assembly_functions(text: str) -> dict[str, Function]:
         word = line.strip()
         if line[:1].isspace() and word and not word.startswith((".", "#", "//")):
             current.instructions += 1
-            current.named += _NAME.findall(line)
         if word.startswith(".size"):
             current = None
     return functions
@@ -117,7 +120,7 @@ def function_network(
             code="\n".join(function.lines) + "\n",
         )
     for function in functions.values():
-        for callee in dict.fromkeys(function.named):
+        for callee in function.named:
             if callee in functions and callee != function.name:
                 network.add_edge(function.name, callee, kind="calls", drawn=True)
     # A step that calls a hundred kernels would be drawn too wide: there each kernel leads to the next one.
