@@ -32,3 +32,48 @@ class VerificationError(GradloomError, AssertionError):
 
 class MemoryLimitError(GradloomError, MemoryError):
     """A program would need more memory than it may use; raised before anything runs."""
+
+
+class NumericsError(GradloomError, FloatingPointError):
+    """A step computed NaN or an infinity: says which, and the op, layer, line and batch in which it arose.
+
+    `kind` is "NaN", "Inf" or "-Inf". `op` is the name of the op that made it from finite numbers, and `gradient_of`
+    the op whose gradient that is part of, else ""; or `op` is "input", and `name` the label of what brought it.
+    `layer` is the path of the layer (or loss, metric, optimizer), `source` the user's `file:line`; each is the first
+    of several where code shares a node. `index` is the place in the op's result, or in the input.
+    `step` is the step's number among those of one program; `batch` and `epoch` count from 1, as progress is shown;
+    `samples` are the first and the last sample of a batch that was predicted. What does not apply is None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str = "",
+        op: str = "",
+        gradient_of: str = "",
+        name: str = "",
+        layer: str = "",
+        source: str = "",
+        index: tuple[int, ...] = (),
+        step: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.op = op
+        self.gradient_of = gradient_of
+        self.name = name
+        self.layer = layer
+        self.source = source
+        self.index = index
+        self.step = step
+        self.batch: int | None = None
+        self.epoch: int | None = None
+        self.samples: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.batch is None else f"Batch {self.batch}"
+        where += "" if self.epoch is None else f" of epoch {self.epoch}"
+        if self.samples is not None:
+            where = "Samples {} to {}".format(*self.samples)
+        return f"{where}: {self.args[0]}" if where else str(self.args[0])

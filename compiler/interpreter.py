@@ -21,7 +21,7 @@ def interpret(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.nd
     """
     results: dict[Value, np.ndarray] = {}
     for value in graph.live():
-        results[value] = _evaluate(graph, value, inputs, results)
+        results[value] = evaluate(graph, value, inputs, results)
     outputs = {}
     for output in graph.outputs:
         array = results[output.value]
@@ -32,9 +32,10 @@ def interpret(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.nd
     return outputs
 
 
-def _evaluate(
+def evaluate(
     graph: Graph, value: Value, inputs: Mapping[str, np.ndarray], results: Mapping[Value, np.ndarray]
 ) -> np.ndarray:
+    """Return what one node computes from the `results` of its operands, or is given as an input."""
     op = value.op
     if isinstance(op, Input):
         return _argument(graph, op, inputs)

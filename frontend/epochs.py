@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradloom.callbacks import CallbackList
+from gradloom.compiler.errors import NumericsError
 from gradloom.data_adapter import Dataset
 from gradloom.execution import CompiledGraph
 from gradloom.step_graphs import ROWS, DataTypes
@@ -29,12 +30,13 @@ FIRST_STEPS = 8
 
 @dataclass(frozen=True)
 class Segment:
-    """Steps of one program on one set of arrays, each of `samples` samples."""
+    """Steps of one program on one set of arrays, each of `samples` samples; `before` steps of an epoch come first."""
 
     compiled: CompiledGraph
     binding: Binding
     steps: int
     samples: int
+    before: int
 
     @contextmanager
     def open(self, by_steps: bool = False) -> Iterator[None]:
@@ -48,11 +50,19 @@ class Segment:
         finally:
             self.compiled.changed()
 
-    def advance(self, done: int, by_steps: bool = False) -> int:
-        """Execute what fits one native call of the steps from `done` on; return how many that were."""
+    def advance(self, done: int, by_steps: bool = False, epoch: int | None = None) -> int:
+        """Execute what fits one native call of the steps from `done` on; return how many that were.
+
+        A `NumericsError` names the batch, and the epoch, counted here from 0.
+        """
         steps = min(self.steps - done, 1 if by_steps else self._call_size())
         started = time.perf_counter()
-        self.binding.run(done, steps)
+        try:
+            self.compiled.run_steps(self.binding, done, steps)
+        except NumericsError as error:
+            error.batch = self.before + error.step + 1
+            error.epoch = None if epoch is None else epoch + 1
+            raise
         self.compiled.seconds_per_step = (time.perf_counter() - started) / steps
         return steps
 
@@ -68,12 +78,14 @@ def _segments(
     batches: Iterable[tuple[int, int]],
 ) -> list[Segment]:
     """Bind programs to a data set that is read in `order`: for each pair so many steps of so many samples."""
-    segments, first = [], 0
+    segments: list[Segment] = []
+    first = 0
     for steps, rows in batches:
         if steps:
             compiled = program(rows, data.types)
             binding = compiled.bind({**data.arrays, ROWS: order[first : first + steps * rows]})
-            segments.append(Segment(compiled, binding, steps, rows))
+            before = sum(segment.steps for segment in segments)
+            segments.append(Segment(compiled, binding, steps, rows, before))
             first += steps * rows
     return segments
 
@@ -106,8 +118,8 @@ class Training:
         """Batches in an epoch."""
         return sum(segment.steps for segment in self._segments)
 
-    def run_epoch(self, callbacks: CallbackList) -> dict[str, float]:
-        """Train on all samples once; return the epoch's loss and metrics."""
+    def run_epoch(self, callbacks: CallbackList, epoch: int | None = None) -> dict[str, float]:
+        """Train on all samples once; return the epoch's loss and metrics. `epoch` is its number from 0, for errors."""
         if self._shuffle is not None:
             self._shuffle.shuffle(self._order)
         each_batch = callbacks.overrides("on_train_batch_begin", "on_train_batch_end")
@@ -120,7 +132,7 @@ class Training:
                     while done < segment.steps:
                         if each_batch:
                             callbacks.call("on_train_batch_begin", batches, {})
-                        steps = segment.advance(done, by_steps=each_batch)
+                        steps = segment.advance(done, each_batch, epoch)
                         done, batches, samples = done + steps, batches + steps, samples + steps * segment.samples
                         if not (each_batch or watched):
                             continue

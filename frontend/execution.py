@@ -10,9 +10,10 @@ import numpy as np
 
 from gradloom.autotuning import tuned
 from gradloom.compiler.choices import NO_CHOICES, Choices
-from gradloom.compiler.errors import MemoryLimitError
+from gradloom.compiler.errors import MemoryLimitError, NumericsError
 from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.passes.prepare import as_stored, split_prepare
+from gradloom.numerics import NumericsCheck
 from gradloom.runtime import memory
 from gradloom.runtime.locks import new_lock
 from gradloom.tracing import TracedGraph
@@ -28,15 +29,23 @@ class CompiledGraph:
     Raises `MemoryLimitError` when the program would need more than `memory_limit` bytes, by default those that the
     machine has, before anything runs.
     autotune: seconds in which to measure how its contractions are computed fastest; None leaves that to cost models.
+    check_numerics: whether runs raise `NumericsError` for NaN and infinities; the code that runs is the same.
     Several threads may run one at the same time.
     """
 
-    def __init__(self, traced: TracedGraph, memory_limit: int | None = None, autotune: float | None = None) -> None:
+    def __init__(
+        self,
+        traced: TracedGraph,
+        memory_limit: int | None = None,
+        autotune: float | None = None,
+        check_numerics: bool = False,
+    ) -> None:
         from gradloom.runtime.executable import Executable  # its LLVM loads when there is something to run
 
         self.traced = traced
         tuning = tuned(traced.graph, autotune)
         choices = NO_CHOICES if tuning is None else tuning.choices
+        self._check = NumericsCheck(traced, choices) if check_numerics else None
         self.tuning = "" if tuning is None else str(tuning)
         """What measurements said, as text."""
         prepare, graph = split_prepare(traced.graph, choices)
@@ -67,10 +76,22 @@ class CompiledGraph:
         results = self.empty_results()
         self.prepare(self.version)
         try:
-            self.bind({**arrays, **results}).run()
+            self.run_steps(self.bind({**arrays, **results}))
         finally:
             self.changed()
         return results
+
+    def run_steps(
+        self, binding: Binding, first: int = 0, steps: int = 1, version: Hashable = None, rows: int | None = None
+    ) -> None:
+        """Execute the steps [first, first + steps) on bound arrays, as `Binding.run` does.
+
+        Raises `NumericsError` if numbers are checked: those of new states, and of the first `rows` rows of results.
+        """
+        if self._check is None:
+            binding.run(first, steps, version)
+        else:
+            self._check.run(binding, first, steps, rows)
 
     def prepare(self, version: Hashable) -> None:
         """Compute anew what follows from the weights alone, if it was computed for another `version` of them."""
@@ -174,23 +195,30 @@ class PredictProgram:
         """Return the predictions for a whole batch, of a program with one input and one output."""
         with self._lock:
             np.copyto(self._batch[0], x)
-            self._run()
+            self._run(len(x))
             return self._results[0].copy()
 
-    def run(self, x: Sequence[np.ndarray], out: Sequence[np.ndarray]) -> None:
-        """Write the predictions for the rows of each of `x`, at most a batch of them, to each of `out`."""
+    def run(self, x: Sequence[np.ndarray], out: Sequence[np.ndarray], first: int = 0) -> None:
+        """Write the predictions for the rows of each of `x`, at most a batch of them, to each of `out`.
+
+        first: the number of the first row in all data, for errors.
+        """
         rows = len(x[0])
         with self._lock:
             for batch, part in zip(self._batch, x, strict=True):
                 batch[:rows] = part
                 batch[rows:] = 0
-            self._run()
+            self._run(rows, first)
             for array, result in zip(out, self._results, strict=True):
                 array[...] = result[:rows]
 
-    def _run(self) -> None:
-        """Compute the results of the batch; the caller holds the lock."""
+    def _run(self, rows: int, first: int = 0) -> None:
+        """Compute the results of the batch, of which so many rows count; the caller holds the lock."""
         version = self.compiled.version
         self.compiled.prepare(version)
-        self._binding.run(version=version)
+        try:
+            self.compiled.run_steps(self._binding, version=version, rows=rows)
+        except NumericsError as error:
+            error.samples = (first, first + rows - 1)
+            raise
         self.compiled.changed()

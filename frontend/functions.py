@@ -32,11 +32,12 @@ class CompiledFunction:
     inside a trace, calls the Python function.
     """
 
-    def __init__(self, f: Function, autotune: bool | float = False) -> None:
+    def __init__(self, f: Function, autotune: bool | float = False, check_numerics: bool = False) -> None:
         if not callable(f):
             raise TypeError(f"Expected a function of arrays. Received: {f!r}")
         self.python_function = f
         self._autotune = time_box(autotune)
+        self._check_numerics = check_numerics
         self._compiled: dict[Any, tuple[CompiledGraph, list[str], Structure]] = {}
         self._names: dict[Structure, list[str]] = {}
         self._lock = new_lock(self, "_lock")
@@ -70,21 +71,21 @@ class CompiledFunction:
             if key not in self._compiled:
                 trace = Trace(Graph(_name(self.python_function)))
                 outputs, result = trace_call(trace, self.python_function, structure, types, names)
-                compiled = CompiledGraph(finish(trace), autotune=self._autotune)
+                compiled = CompiledGraph(finish(trace), autotune=self._autotune, check_numerics=self._check_numerics)
                 if compiled.tuning:
                     print(compiled.tuning, flush=True)
                 self._compiled[key] = (compiled, outputs, result)
             return self._compiled[key]
 
 
-def function(f: Function, autotune: bool | float = False) -> CompiledFunction:
+def function(f: Function, autotune: bool | float = False, check_numerics: bool = False) -> CompiledFunction:
     """Compile a Python function of arrays, and of nested tuples, lists and dicts of arrays; a decorator.
 
     float64 stays float64; numbers written in Python are float32 or int32. Each new combination of dtypes and shapes is
     traced and compiled once. `f` must be made of `gl.ops` and Python's operators: it sees symbolic values.
-    autotune: as in `Model.compile`; choices are printed when they are made.
+    autotune: as in `Model.compile`; choices are printed when they are made. check_numerics: likewise.
     """
-    return CompiledFunction(f, autotune)
+    return CompiledFunction(f, autotune, check_numerics)
 
 
 def trace(f: Function, *specs: Any, **named_specs: Any) -> Graph:

@@ -66,6 +66,7 @@ class Model(Network):
         weighted_metrics: Any = None,
         memory_limit: int | None = None,
         autotune: bool | float = False,
+        check_numerics: bool = False,
     ) -> None:
         """Say how the model is trained: optimizer, loss and a list of metrics, by name, instance or function.
 
@@ -76,7 +77,8 @@ class Model(Network):
         machine; one that needs more is refused with a `MemoryLimitError` before anything runs.
         autotune: whether to measure, when a program is first needed, by which of several ways its matrix products and
         convolutions are fastest, or the seconds that may take (30 for True); choices are printed and kept on disk.
-        Keras has no such argument. For predictions `compile(autotune=True)` is enough.
+        check_numerics: whether NaN and infinities in results raise a `NumericsError` that names op, layer and line.
+        Keras has no such arguments. For predictions `compile(autotune=True)` is enough.
         Keras's default optimizer is "rmsprop". Raises `ValueError` naming the nearest known names for an unknown one.
         """
         if memory_limit is not None and not _is_integer(memory_limit, 1):
@@ -85,7 +87,7 @@ class Model(Network):
             )
         limit, seconds = None if memory_limit is None else int(memory_limit), time_box(autotune)
         self._setup = TrainingSetup(optimizer, loss, loss_weights, metrics, weighted_metrics)
-        self._programs = StepPrograms(self, limit, seconds)
+        self._programs = StepPrograms(self, limit, seconds, check_numerics)
 
     @property
     def compiled(self) -> bool:
@@ -187,7 +189,7 @@ class Model(Network):
         try:
             for epoch in range(initial_epoch, epochs):
                 hooks.call("on_epoch_begin", epoch, {})
-                logs = training.run_epoch(hooks)
+                logs = training.run_epoch(hooks, epoch)
                 if testing is not None and _is_due(validation_freq, epoch):
                     logs |= {f"val_{name}": value for name, value in testing.run(hooks).items()}
                 hooks.call("on_epoch_end", epoch, logs)
@@ -242,7 +244,7 @@ class Model(Network):
             predictions = predictions or program.empty(samples)
             for start in range(first, last, rows):
                 batch = slice(start, start + rows)
-                program.run([array[batch] for array in arrays], [result[batch] for result in predictions])
+                program.run([array[batch] for array in arrays], [result[batch] for result in predictions], start)
         return self.call_graph.result(predictions)
 
     def train_on_batch(

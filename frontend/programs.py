@@ -30,10 +30,17 @@ T = TypeVar("T")
 class StepPrograms:
     """Compiles a model's steps when they are first needed. Several threads may ask at the same time."""
 
-    def __init__(self, model: Model, memory_limit: int | None = None, autotune: float | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        memory_limit: int | None = None,
+        autotune: float | None = None,
+        check_numerics: bool = False,
+    ) -> None:
         self._model = model
         self.memory_limit = memory_limit
         self.autotune = autotune
+        self.check_numerics = check_numerics
         self._unreported: list[str] = []
         self._kept: dict[Any, Any] = {}
         self.whole: dict[tuple[tuple[int, ...], np.dtype], PredictProgram] = {}
@@ -46,7 +53,7 @@ class StepPrograms:
 
     def renewed(self, model: Model) -> StepPrograms:
         """No programs yet, to be compiled for a model as these were."""
-        return StepPrograms(model, self.memory_limit, self.autotune)
+        return StepPrograms(model, self.memory_limit, self.autotune, self.check_numerics)
 
     def train(self, rows: int, types: DataTypes) -> CompiledGraph:
         """The train step for batches of `rows` samples. Freezing a layer makes it another program."""
@@ -92,7 +99,7 @@ class StepPrograms:
         return self._once(key, lambda: self._compiled(build(self._model, rows, types)))
 
     def _compiled(self, traced: TracedGraph) -> CompiledGraph:
-        compiled = CompiledGraph(traced, self.memory_limit, self.autotune)
+        compiled = CompiledGraph(traced, self.memory_limit, self.autotune, self.check_numerics)
         if compiled.tuning:
             self._unreported.append(compiled.tuning)
         return compiled

@@ -51,13 +51,19 @@ class Binding:
         places = [place_of(argument, arrays[argument.name]) for argument in arguments]
         _check_overlap(arguments, places)
         self._arrays = tuple(place.array for place in places)
+        self.arrays = dict(zip(self._names, self._arrays, strict=True))
+        """The arrays by argument, as they were handed in."""
         addresses = [place.address for place in places]
+        working = list(self._arrays)
         self._layouts: list[_Layout] = []
         for number, argument in enumerate(arguments):
             if argument.is_converted:
                 layout = _Layout(argument, self._arrays[number])
                 self._layouts.append(layout)
                 addresses[number] = address(layout.copy)
+                working[number] = layout.copy
+        self.written = {a.name: array for a, array in zip(arguments, working, strict=True) if a.written}
+        """What the program writes, by argument: inside `with binding:` these are the arrays that it works on."""
         self._table = (ctypes.c_void_p * max(1, len(arguments)))(*addresses)
         self._table_address = ctypes.addressof(self._table)
         self._rows = _Rows.of(arguments, self._arrays)

@@ -23,7 +23,7 @@ COMPILER_ORDER = [
     {"ir"},
     {"ops"},
     {"interpreter", "ir_parser", "reducer", "views"},  # what reads whole graphs and knows every op
-    {"autodiff"},
+    {"autodiff", "nonfinite"},
     {"choices"},
     {"passes"},
     {"kernels"},
