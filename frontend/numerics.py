@@ -138,9 +138,9 @@ def _error(origin: Origin, traced: Graph, step: int) -> NumericsError:
         name = op.label
         received = f"{kind} in {NOUNS.get(op.role, 'input')} {name!r}{where}"
     else:
-        made = f"the gradient of {gradient_of} ({op.name})" if gradient_of else op.name
         operands = " and ".join(map(_number, origin.operands))
-        received = f"{kind} from {made}{where}" + (f" of {operands}" if operands else "")
+        received = f"{kind} from {op.name}" + (f" of {operands}" if operands else "") + where
+        received += f", in the gradient of {gradient_of}" if gradient_of else ""
     if origin.at is None:
         received += ", whose numbers are finite when they are evaluated one by one, with other rounding"
     place = f", layer {' and '.join(map(repr, layers))}" if layers and not name else ""
@@ -162,4 +162,5 @@ def _error(origin: Origin, traced: Graph, step: int) -> NumericsError:
 
 def _number(operand: tuple[float, ...]) -> str:
     """A number, or the range that numbers are in."""
-    return " to ".join(f"{number:.6g}" for number in operand)
+    text = " to ".join(f"{number:.4g}" for number in operand)
+    return text if len(operand) == 1 else f"({text})"

@@ -24,6 +24,7 @@ STEPS: dict[str, Callable[[Value], Value]] = {
     "slice": lambda x: x[::2],
     "pad": lambda x: ops.pad(x, [(2, 1)] + [(0, 0)] * (x.ndim - 1)),
     "concatenate": lambda x: ops.concatenate([x * 2.0, x + 1.0], axis=0),
+    "joined": lambda x: ops.concatenate([x[:0], x, x[1:]], axis=0),
     "broadcast": lambda x: ops.broadcast_to(x, (2, *x.shape)),
     "rows": lambda x: ops.take(x, np.array([1, 0, 1]), axis=0),
     "sum": lambda x: ops.sum(x, axis=0),
@@ -31,6 +32,8 @@ STEPS: dict[str, Callable[[Value], Value]] = {
     "matrix product": lambda x: x @ ops.ones((x.shape[-1], 3)),
     "select": lambda x: ops.where(ops.isnan(x), x, 0.0 * x),
 }
+
+MOVES = ["transpose", "flip", "reshape", "slice", "pad", "broadcast", "rows", "joined"]
 
 
 def traced(*functions: Callable[[Value], Value]) -> Graph | None:
@@ -87,6 +90,47 @@ def test_the_op_that_makes_it_is_found_amid_others(before: list[str], after: lis
     origin = origin_in(graph, x)
     assert origin is not None and origin.at is not None
     assert (origin.node.op.name, origin.operands) == ("log", ((-2.0,),))
+
+
+@given(st.data(), st.lists(st.sampled_from(MOVES), max_size=4))
+def test_of_many_the_one_is_found_that_was_moved_to_the_result(data: st.DataObject, names: list[str]) -> None:
+    """Everything that comes in is NaN, and one number comes out: whose it is say the same moves of whole numbers."""
+    graph = traced(*(STEPS[name] for name in names))
+    if graph is None:
+        return
+    (output,) = graph.outputs
+    at = tuple(data.draw(st.integers(0, size - 1)) for size in output.value.shape)
+    whole = 1 + np.arange(12, dtype=np.float32).reshape(3, 4)
+    moved = int(interpret(graph, {"x": whole})["result"][at])
+    if not moved:
+        return
+    graph.outputs.clear()
+    graph.output("result", output.value[at])
+    origin = origin_in(graph, np.full((3, 4), np.nan, np.float32))
+    assert origin is not None and origin.at == np.unravel_index(moved - 1, (3, 4))
+
+
+def test_what_is_read_to_combine_or_to_choose_is_followed_no_further() -> None:
+    x = np.full((3, 4), np.nan, np.float32)
+    cases: list[tuple[Callable[[Value], Value], tuple[int, int]]] = [
+        (lambda x: ops.sum(x, axis=0)[2], (0, 2)),
+        (lambda x: ops.max(x, axis=1)[2], (2, 0)),
+        (lambda x: (x[1:2] + x[:, 3:])[2, 1], (1, 1)),
+    ]
+    for function, at in cases:
+        graph = traced(function)
+        assert graph is not None
+        origin = origin_in(graph, x)
+        assert origin is not None and origin.at == at
+
+    def choice(x: Value) -> Value:
+        left_out, chosen = ops.log(x - 10.0), ops.exp(1000.0 * x)
+        return ops.where(x > 0.0, chosen, left_out)
+
+    graph = traced(choice)
+    assert graph is not None
+    origin = origin_in(graph, np.ones((3, 4), np.float32))
+    assert origin is not None and origin.node.op.name == "exp"
 
 
 def test_the_first_of_several_is_found() -> None:
