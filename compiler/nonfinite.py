@@ -39,7 +39,8 @@ def find_origin(
 
     It is the first whose result is non-finite where what it was computed from is finite, or is NaN where that was
     infinite by intention: infinities are those of literals, captured arrays and old states. They are no origin
-    themselves, unless they reach a new state; where nothing but them is found the result is None.
+    themselves, unless they reach a new state; where nothing but them is found the result is None. Of several bad
+    numbers in one array the first NaN is followed, else the first infinity.
 
     outputs: their names. A new state counts where it is worse than the old one, other results in their first `rows`
     rows (None: all).
@@ -61,7 +62,7 @@ def find_origin(
                 births.add((node, at))
             elif is_state and not _is_state(node):
                 literals.add((node, at))
-        elif is_nan and not any(np.isnan(arrays[source][there]) for source, there in sources):
+        elif is_nan:  # The first of these has no NaN among its sources.
             turns.add((node, at))
         new = {(source, there, is_state) for source, there in sources} - seen
         seen |= new
@@ -121,9 +122,8 @@ def _worst(array: np.ndarray, region: Region) -> Place | None:
 
 def _is_intended(node: Value) -> bool:
     """Whether infinities in what a node holds are there because somebody wanted them."""
-    return (
-        isinstance(node.op, Constant) or _is_state(node) or (isinstance(node.op, Input) and node.op.role == "captured")
-    )
+    is_captured = isinstance(node.op, Input) and node.op.role == "captured"
+    return is_captured or isinstance(node.op, Constant) or _is_state(node)
 
 
 def _is_state(node: Value) -> bool:

@@ -134,15 +134,23 @@ def test_what_is_read_to_combine_or_to_choose_is_followed_no_further() -> None:
 
 
 def test_the_first_of_several_is_found() -> None:
-    graph = traced(lambda x: ops.log(x) + ops.sqrt(ops.exp(x)))
+    graph = traced(lambda x: ops.log(x) + ops.sqrt(ops.exp(x * x)))
     assert graph is not None
     x = np.full((3, 4), 0.5, np.float32)
-    x[2, 1], x[1, 3] = 1000, -1
-    origin = origin_in(graph, x)
-    assert origin is not None and origin.node.op.name == "log" and origin.at == (1, 3)
-    x[1, 3] = 1
-    origin = origin_in(graph, x)
-    assert origin is not None and origin.node.op.name == "exp" and origin.at == (2, 1)
+    for place, number, op in (((2, 1), 1000, "exp"), ((2, 3), -1000, "log"), ((1, 3), -1, "log")):
+        x[place] = number
+        origin = origin_in(graph, x)
+        assert origin is not None and (origin.node.op.name, origin.at) == (op, place)
+
+
+def test_a_state_is_followed_back_from_where_it_is_worse() -> None:
+    graph = Graph("step")
+    state = graph.input("state", TensorType(F32, (2,)), "state")
+    graph.output("state", state + ops.exp(graph.input("x", TensorType(F32, (2,)))), donor=state)
+    arrays = {"state": np.float32([np.inf, 0]), "x": np.float32([0, 1000])}
+    with np.errstate(all="ignore"):
+        origin = find_origin(graph, arrays, ["state"])
+    assert origin is not None and (origin.node.op.name, origin.at) == ("exp", (1,))
 
 
 def test_an_overflow_of_a_sum_and_of_a_product_says_what_it_was_made_of() -> None:
