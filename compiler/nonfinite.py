@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,17 +39,26 @@ def find_origin(
 
     It is the first whose result is non-finite where what it was computed from is finite, or is NaN where that was
     infinite by intention: infinities are those of literals, captured arrays and old states. They are no origin
-    themselves, unless they reach a new state; where nothing but them is found the result is None. Of several bad
-    numbers in one array the first NaN is followed, else the first infinity.
+    themselves, unless they reach a new state; where nothing but them is found the result is None.
 
-    outputs: their names. A new state counts where it is worse than the old one, other results in their first `rows`
-    rows (None: all).
+    outputs: their names. The one that is computed first is followed back alone, which spares a train step's gradients
+    where the loss is bad already; only if that finds nothing, all are. Of an array's bad numbers the first NaN is
+    followed, else the first infinity. A new state counts where it is worse than the old one, other results in their
+    first `rows` rows (None: all).
     """
-    arrays = _traces(graph, inputs)
-    suspects = [output for output in graph.outputs if output.name in outputs]
-    found = [(output, at) for output in suspects if (at := _worst_of(output, arrays, rows)) is not None]
-    if not found:
-        return Origin(suspects[0].value, None, np.nan)
+    suspects = sorted((out for out in graph.outputs if out.name in outputs), key=lambda output: output.value.number)
+    repeated = False
+    for followed in (suspects[:1], suspects):
+        arrays = _traces(graph, inputs, followed)
+        found = [(output, at) for output in followed if (at := _worst_of(output, arrays, rows)) is not None]
+        if origin := _first_origin(found, arrays):
+            return origin
+        repeated = repeated or bool(found)
+    return None if repeated else Origin(suspects[0].value, None, np.nan)
+
+
+def _first_origin(found: Sequence[tuple[Output, Place]], arrays: Arrays) -> Origin | None:
+    """The first origin of bad numbers at places of outputs."""
     births, turns, literals = set(), set(), set()
     waiting = [(output.value, at, output.donor is not None) for output, at in found]
     seen = set(waiting)
@@ -80,16 +89,20 @@ def worsened(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     return result
 
 
-def _traces(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[Value, np.ndarray]:
-    """What nodes compute that have something non-finite, what they read, and what comes out.
+def _traces(graph: Graph, inputs: Mapping[str, np.ndarray], outputs: Sequence[Output]) -> dict[Value, np.ndarray]:
+    """What the nodes behind `outputs` compute that have something non-finite, what they read, and what comes out.
 
     The rest goes as soon as it has been read: all that a large step computes may be more than there is memory for.
     """
-    live = graph.live()
-    last = {operand: value for value in live for operand in value.inputs}
-    kept = {value for output in graph.outputs for value in (output.value, output.donor) if value is not None}
+    kept = {value for output in outputs for value in (output.value, output.donor) if value is not None}
+    needed = set(kept)
+    for value in reversed(graph.values):
+        if value in needed:
+            needed.update(value.inputs)
+    order = [value for value in graph.values if value in needed]
+    last = {operand: value for value in order for operand in value.inputs}
     arrays: dict[Value, np.ndarray] = {}
-    for value in live:
+    for value in order:
         array = arrays[value] = evaluate(graph, value, inputs, arrays)
         if value.dtype.is_float and not np.isfinite(array).all():
             kept |= {value, *value.inputs}

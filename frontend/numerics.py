@@ -113,7 +113,7 @@ def _suspects(binding: Binding, before: Mapping[str, np.ndarray], rows: int | No
     for name, array in binding.written.items():
         if not as_dtype(array.dtype).is_float:
             continue
-        part = array if name in before else array[:rows]
+        part = array if name in before or rows is None else array[:rows]
         if not np.isfinite(part).all() and (name not in before or worsened(array, before[name]).any()):
             found.add(name)
     return found

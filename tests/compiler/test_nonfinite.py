@@ -153,6 +153,17 @@ def test_a_state_is_followed_back_from_where_it_is_worse() -> None:
     assert origin is not None and (origin.node.op.name, origin.at) == ("exp", (1,))
 
 
+def test_all_are_followed_where_the_first_is_as_somebody_wished() -> None:
+    graph = Graph("step")
+    x = graph.input("x", TensorType(F32, (2,)))
+    graph.output("masked", ops.where(x > 0.0, x, -np.inf))
+    graph.output("logarithm", ops.log(x))
+    with np.errstate(all="ignore"):
+        assert find_origin(graph, {"x": np.float32([-1, 1])}, ["masked"]) is None
+        origin = find_origin(graph, {"x": np.float32([-1, 1])}, ["masked", "logarithm"])
+    assert origin is not None and (origin.node.op.name, origin.at) == ("log", (0,))
+
+
 def test_an_overflow_of_a_sum_and_of_a_product_says_what_it_was_made_of() -> None:
     x = np.full((3, 4), 2e38, np.float32)
     for function, operands in ((ops.sum, 1), (lambda x: x @ ops.transpose(x), 2)):

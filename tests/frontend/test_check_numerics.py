@@ -329,6 +329,7 @@ def test_functions() -> None:
     assert (caught.value.op, caught.value.source) == ("divide", line_of("ops.sum(x / total))"))
     assert float(total) == 0
     total.assign(2)
+    assert gl.function(ops.exp, check_numerics=True)(0.0) == 1
     with pytest.raises(NumericsError, match=r"step 'add'. Received: NaN in input 'x' at \[1\]"):
         checked(np.float32([2, np.nan]))
 
