@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ops,
         optimizers,
         runtime,
+        testing,
         utils,
     )
     from gradloom.functions import function, grad, trace, value_and_grad
@@ -53,6 +54,7 @@ _MODULES = (
     "ops",
     "optimizers",
     "runtime",
+    "testing",
     "utils",
 )
 _HOMES = {
@@ -99,6 +101,7 @@ __all__ = [
     "optimizers",
     "runtime",
     "set_num_threads",
+    "testing",
     "trace",
     "utils",
     "value_and_grad",

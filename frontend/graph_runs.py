@@ -30,10 +30,10 @@ def run_graph(graph: Graph, arrays: Arrays, way: str = COMPILED) -> dict[str, np
     if way == UNFUSED:
         plain, _ = graph.rebuild()
         plain.groups, plain.stage, plain.inference = (), "", False
-        return _run(_program(plain, optimized=False), plain, arrays)
+        return run_program(compiled_anew(plain, optimized=False), plain, arrays)
     parts = Way(graph.stage or FORWARD, lambda: graph).parts
     main = parts.main.graph
-    program = _program(main)
+    program = compiled_anew(main)
     prepared = {
         argument.name: stored(arrays[argument.name], argument)
         for argument in program.arguments
@@ -41,11 +41,11 @@ def run_graph(graph: Graph, arrays: Arrays, way: str = COMPILED) -> dict[str, np
     }
     if parts.prepare is not None:
         prepare = as_stored(parts.prepare, program.arguments)
-        prepared |= _run(_program(prepare), prepare, arrays)
-    return _run(program, main, {**arrays, **prepared})
+        prepared |= run_program(compiled_anew(prepare), prepare, arrays)
+    return run_program(program, main, {**arrays, **prepared})
 
 
-def _program(graph: Graph, optimized: bool = True) -> Program:
+def compiled_anew(graph: Graph, optimized: bool = True) -> Program:
     """Compile a graph anew: what is checked must not come out of the cache."""
     from gradloom.compiler import pipeline
     from gradloom.compiler.options import Options
@@ -54,7 +54,7 @@ def _program(graph: Graph, optimized: bool = True) -> Program:
     return pipeline.compile_graph(graph, Options(cores=available_cpus(), simplify=optimized, fuse=optimized))
 
 
-def _run(program: Program, graph: Graph, arrays: Arrays) -> dict[str, np.ndarray]:
+def run_program(program: Program, graph: Graph, arrays: Arrays) -> dict[str, np.ndarray]:
     """The outputs of a program that was compiled from a graph."""
     from gradloom.runtime.executable import Executable
 

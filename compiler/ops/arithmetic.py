@@ -12,7 +12,8 @@ from gradloom.compiler.ir import Value
 from gradloom.compiler.loops import math
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
-from gradloom.compiler.ops.comparison import Equal, Greater, Less, Select
+from gradloom.compiler.ops.base import nearest
+from gradloom.compiler.ops.comparison import Equal, Greater, Less, Select, between
 from gradloom.compiler.ops.elementwise import Floating, Log, Numeric
 
 
@@ -91,6 +92,9 @@ class Divide(Floating):
         by_x = cotangent / y
         return (by_x, -(by_x * node))
 
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return nearest(np.abs(operands[1]))
+
 
 @dataclass(frozen=True)
 class FloorDivide(Numeric):
@@ -124,6 +128,12 @@ class FloorDivide(Numeric):
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         return (None, None)
+
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return _to_whole_quotient(*operands)
+
+    def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
+        return np.zeros_like(tangents[0] + tangents[1])
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,21 @@ class Remainder(Numeric):
         x, y = node.inputs
         return (cotangent, -(cotangent * node.graph.apply(FloorDivide(), x, y)))
 
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return _to_whole_quotient(*operands)
+
+    def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
+        x, y = operands
+        return np.asarray(tangents[0] - np.floor(x / y) * tangents[1])
+
+
+def _to_whole_quotient(x: np.ndarray, y: np.ndarray) -> float:
+    """How far two floats may move before their quotient is an integer, or has a pole."""
+    with np.errstate(all="ignore"):
+        quotient = x / y
+        # Moving each by d moves the quotient by no more than d·(1 + |quotient|) / (|y| − d).
+        return nearest(np.abs(quotient - np.rint(quotient)) * np.abs(y) / (2 + np.abs(quotient)))
+
 
 def _quotient(b: Builder, x: Expr, y: Expr) -> Expr:
     """x / y toward zero, 0 where y is 0, wrapped where the smallest integer is divided by −1 (which hardware traps)."""
@@ -192,6 +217,10 @@ class Power(Floating):
         base = graph.apply(Select(), graph.apply(Equal(), x, one * 0), one, x)
         return (cotangent * (y * x**exponent), cotangent * (node * graph.apply(Log(), base)))
 
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        x, y = np.broadcast_arrays(*operands)
+        return nearest(np.abs(x)[(y < 0) | (y != np.rint(y))])
+
 
 @dataclass(frozen=True)
 class Maximum(Numeric):
@@ -214,6 +243,12 @@ class Maximum(Numeric):
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         return _chosen(node.graph.apply(Greater(), node, node.inputs[1]), cotangent)
 
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return between(*operands)
+
+    def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
+        return np.where(np.greater(*operands), *tangents)
+
 
 @dataclass(frozen=True)
 class Minimum(Numeric):
@@ -234,6 +269,12 @@ class Minimum(Numeric):
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         return _chosen(node.graph.apply(Less(), node, node.inputs[1]), cotangent)
+
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return between(*operands)
+
+    def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
+        return np.where(np.less(*operands), *tangents)
 
 
 def _chosen(first: Value, cotangent: Value) -> Sequence[Value]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,22 @@ class TensorOp(Op):
     @abstractmethod
     def reference(self, *operands: np.ndarray) -> np.ndarray:
         """Compute the result with NumPy, in the operands' precision: the oracle for compiled code."""
+
+    # Kinks: where there is no derivative. `gradloom.testing` asks.
+
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        """How far all elements of the operands may move, at least, before one meets a kink, jump or pole.
+
+        0 where an element is at one; infinite for an op that has none.
+        """
+        return math.inf
+
+    def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
+        """The derivative along `tangents` that the op's gradient stands for, at kinks and elsewhere: its convention.
+
+        None for an op that has no kinks, or none at which its result is finite and its derivative bounded.
+        """
+        return None
 
 
 class Inline(TensorOp):
@@ -133,6 +150,11 @@ class Scatter(TensorOp):
     """Adds rows into a tensor of zeros at positions known at run time."""
 
     arity: ClassVar[int | None] = 2
+
+
+def nearest(distances: np.ndarray) -> float:
+    """The smallest of some distances, infinite for none; NaNs are far from everything."""
+    return float(np.fmin.reduce(np.asarray(distances, np.float64), axis=None, initial=math.inf))
 
 
 def refuse_bf16(*operands: TensorType) -> None:

@@ -12,8 +12,14 @@ from gradloom.compiler.errors import DTypeError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
-from gradloom.compiler.ops.base import Elementwise, broadcast_shapes, refuse_bf16
+from gradloom.compiler.ops.base import Elementwise, broadcast_shapes, nearest, refuse_bf16
 from gradloom.compiler.types import BOOL, DType, TensorType
+
+
+def between(x: np.ndarray, y: np.ndarray) -> float:
+    """How far elements may move before two of them meet; equal infinities are no nearer than others."""
+    with np.errstate(invalid="ignore"):
+        return nearest(np.abs(x - y) / 2)
 
 
 class Comparison(Elementwise):
@@ -35,6 +41,11 @@ class Comparison(Elementwise):
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         return (None, None)
+
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        x, y = operands
+        # What is compared with itself (to find NaNs) never changes sides.
+        return super().kink_distance(x, y) if x is y or x.dtype.kind != "f" else between(x, y)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from gradloom.compiler.ir import Value
 from gradloom.compiler.loops import math
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
-from gradloom.compiler.ops.base import Elementwise, broadcast_shapes, for_arithmetic
+from gradloom.compiler.ops.base import Elementwise, broadcast_shapes, for_arithmetic, nearest
 from gradloom.compiler.types import BF16, BOOL, F32, DType, TensorType
 
 
@@ -37,10 +37,20 @@ class Floating(Elementwise):
 
 
 class PiecewiseConstant(Floating):
-    """A rounding: its derivative is zero wherever it has one."""
+    """A rounding: its derivative is zero wherever it has one, and taken as zero where it jumps."""
+
+    offset: ClassVar[float] = 0.0
+    """Where it jumps: so far from each integer."""
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         return (None,)
+
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        from_jump = operands[0] - self.offset
+        return nearest(np.abs(from_jump - np.rint(from_jump)))
+
+    def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
+        return np.zeros_like(tangents[0])
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,12 @@ class Absolute(Numeric):
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         return (cotangent * node.graph.apply(Sign(), node.inputs[0]),)
 
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return nearest(np.abs(operands[0]))
+
+    def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
+        return np.asarray(np.sign(operands[0]) * tangents[0])
+
 
 @dataclass(frozen=True)
 class Sign(Numeric):
@@ -93,6 +109,12 @@ class Sign(Numeric):
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         return (None,)
+
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return nearest(np.abs(operands[0]))
+
+    def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
+        return np.zeros_like(tangents[0])
 
 
 @dataclass(frozen=True)
@@ -126,6 +148,7 @@ class Round(PiecewiseConstant):
     """The nearest integer, ties to even: `%3: f32[8] = round %2`."""
 
     name: ClassVar[str] = "round"
+    offset: ClassVar[float] = 0.5
 
     def scalar(self, b: Builder, *operands: Expr) -> Expr:
         return b.unary("round", operands[0])
@@ -188,6 +211,9 @@ class Log(Floating):
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         return (cotangent / node.inputs[0],)
 
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return nearest(np.abs(operands[0]))
+
 
 @dataclass(frozen=True)
 class Log1p(Floating):
@@ -206,6 +232,9 @@ class Log1p(Floating):
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         return (cotangent / (1.0 + node.inputs[0]),)
 
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return nearest(np.abs(1 + operands[0]))
+
 
 @dataclass(frozen=True)
 class Sqrt(Floating):
@@ -223,6 +252,9 @@ class Sqrt(Floating):
 
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         return (0.5 * cotangent / node,)
+
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return nearest(np.abs(operands[0]))
 
 
 @dataclass(frozen=True)
@@ -322,6 +354,13 @@ class Convert(Elementwise):
         # Cotangents of bf16 are f32.
         dtype = x.dtype.arithmetic
         return (cotangent if cotangent.dtype == dtype else node.graph.apply(Convert(dtype), cotangent),)
+
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        (x,) = for_arithmetic(*operands)
+        if x.dtype.kind != "f" or self.dtype.is_float:
+            return super().kink_distance(*operands)
+        # Truncation jumps at each integer but 0, the test for zero just there.
+        return nearest(np.abs(x) if self.dtype == BOOL else np.abs(x - np.where(np.abs(x) < 1, np.sign(x), np.rint(x))))
 
 
 def stored_as(dtype: DType, value: Value) -> Value:

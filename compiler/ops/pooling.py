@@ -17,7 +17,7 @@ from gradloom.compiler.ir import Value
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
 from gradloom.compiler.loops.index import Index
-from gradloom.compiler.ops.base import Inline, Position, Reader, refuse_bf16
+from gradloom.compiler.ops.base import Inline, Position, Reader, nearest, refuse_bf16
 from gradloom.compiler.ops.movement import clamped
 from gradloom.compiler.ops.windows import (
     Padding,
@@ -112,6 +112,15 @@ class Pooling(Inline):
         hit = real & (taps == peak)
         return np.where(hit.any(axis=0), hit.argmax(axis=0), -1), list(places)
 
+    def tie_distance(self, x: np.ndarray) -> float:
+        """How far elements of x may move before another one is the maximum of a window."""
+        if x.dtype.kind != "f":
+            return super().kink_distance(x)
+        count = self.count((x.shape[1], x.shape[2]))
+        taps = np.sort(np.stack([tap for _, tap in self.slices(x, count, -np.inf)]), axis=0)
+        with np.errstate(invalid="ignore"):
+            return nearest((taps[-1] - taps[-2]) / 2) if len(taps) > 1 else super().kink_distance(x)
+
     def crop(self, padded: np.ndarray, size: Pair) -> np.ndarray:
         """Padded images without their padding."""
         (top, _), (left, _) = self.padding
@@ -151,6 +160,12 @@ class MaxPool(Pooling):
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         op = MaxPoolGrad(self.window, self.strides, self.padding)
         return (node.graph.apply(op, node.inputs[0], cotangent),)
+
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return self.tie_distance(operands[0])
+
+    def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
+        return MaxPoolSelect(self.window, self.strides, self.padding).reference(operands[0], tangents[0])
 
 
 @dataclass(frozen=True)
@@ -213,6 +228,9 @@ class MaxPoolGrad(Pooling):
         op = MaxPoolSelect(self.window, self.strides, self.padding)
         return (None, node.graph.apply(op, node.inputs[0], cotangent))
 
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return self.tie_distance(operands[0])
+
 
 @dataclass(frozen=True)
 class MaxPoolSelect(Pooling):
@@ -261,6 +279,9 @@ class MaxPoolSelect(Pooling):
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         op = MaxPoolGrad(self.window, self.strides, self.padding)
         return (None, node.graph.apply(op, node.inputs[0], cotangent))
+
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        return self.tie_distance(operands[0])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradloom.compiler.errors import DTypeError
 from gradloom.compiler.ir import Value
-from gradloom.compiler.ops.base import Reduction
+from gradloom.compiler.ops.base import Reduction, nearest
 from gradloom.compiler.ops.comparison import Equal, Select
 from gradloom.compiler.ops.elementwise import Convert
 from gradloom.compiler.ops.movement import BroadcastTo, Concatenate, Reshape, Slice, Transpose
@@ -117,6 +117,24 @@ class Extremum(Reduction):
         count = graph.apply(Sum(self.axes), graph.apply(Convert(x.dtype), hit))
         share = _spread(cotangent / count, x, self.axes)
         return (graph.apply(Select(), hit, share, graph.constant(0, x.dtype)),)
+
+    def kink_distance(self, *operands: np.ndarray) -> float:
+        rows = self._rows(operands[0])
+        if rows.dtype.kind != "f" or rows.shape[-1] < 2:
+            return super().kink_distance(*operands)
+        ordered = np.sort(rows if self.opcode == "max" else -rows, axis=-1)
+        with np.errstate(invalid="ignore"):
+            return nearest((ordered[..., -1] - ordered[..., -2]) / 2)
+
+    def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
+        rows, moving = self._rows(operands[0]), self._rows(tangents[0])
+        extremum = rows.max(axis=-1, keepdims=True) if self.opcode == "max" else rows.min(axis=-1, keepdims=True)
+        return np.asarray(np.mean(moving, axis=-1, where=rows == extremum))
+
+    def _rows(self, x: np.ndarray) -> np.ndarray:
+        """The elements that are compared with one another, in the last axis."""
+        kept = [axis for axis in range(x.ndim) if axis not in self.axes]
+        return x.transpose([*kept, *self.axes]).reshape(*(x.shape[axis] for axis in kept), -1)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""`gl.testing`: checks of gradients for functions, layers and ops, alone and as properties that hypothesis tries to break.
+
+Names are loaded when they are first used: hypothesis only by those that need it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradloom.testing.check import check_gradients
+    from gradloom.testing.errors import GradientError, NotFiniteError
+    from gradloom.testing.layer_strategies import LayerCall, layers
+    from gradloom.testing.profiles import PROFILE
+    from gradloom.testing.properties import gradient_property
+    from gradloom.testing.records import Checks
+    from gradloom.testing.strategies import Convolution, Pooling, convolution, pooling, tensor
+
+_HOMES = {
+    "Checks": "records",
+    "Convolution": "strategies",
+    "GradientError": "errors",
+    "LayerCall": "layer_strategies",
+    "NotFiniteError": "errors",
+    "PROFILE": "profiles",
+    "Pooling": "strategies",
+    "check_gradients": "check",
+    "convolution": "strategies",
+    "gradient_property": "properties",
+    "layers": "layer_strategies",
+    "pooling": "strategies",
+    "tensor": "strategies",
+}
+
+__all__ = [
+    "PROFILE",
+    "Checks",
+    "Convolution",
+    "GradientError",
+    "LayerCall",
+    "NotFiniteError",
+    "Pooling",
+    "check_gradients",
+    "convolution",
+    "gradient_property",
+    "layers",
+    "pooling",
+    "tensor",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f"gradloom.testing.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'gradloom.testing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

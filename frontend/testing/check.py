@@ -1,0 +1,298 @@
+"""`check_gradients`: a function's gradients against differences, against themselves, and compiled against interpreted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradloom.compiler.ir import Value
+from gradloom.testing import kinks as kinked
+from gradloom.testing.blame import first_wrong_gradient, where
+from gradloom.testing.compiled import check_compiled
+from gradloom.testing.differences import central, one_sided
+from gradloom.testing.errors import NotFiniteError
+from gradloom.testing.evaluation import needed, run, wide
+from gradloom.testing.functions import checked_function
+from gradloom.testing.problem import Function, Point, Problem, build, label, signed
+from gradloom.testing.records import Checks
+from gradloom.testing.report import Mismatch, failure
+
+TRIES = 12
+"""How often a point at a kink is moved at random."""
+
+NEAR = 2.0**-14
+"""A point from which fewer than this can be walked is moved: roundings in float32 might cross the kink."""
+
+ELEMENTS = 64
+"""Of an array with at most so many elements the worst one is looked for; so many are moved alone at a kink."""
+
+RELATIVE = 1e-8
+"""How far gradients and differences may be apart beside the estimated errors of both, relatively."""
+
+
+def check_gradients(
+    f: Callable[..., Any], *args: Any, order: int = 2, kinks: str = "avoid", compiled: bool = True, seed: int = 0
+) -> Checks:
+    """Check the gradients of `f` at a point; raise `GradientError` for the first that is wrong.
+
+    args: the arguments, as for `gl.grad`: arrays and tuples, lists, dicts and dataclasses of them. `f` may return any
+        tree of arrays. Derivatives are taken by all floats among the arguments and of all among the results. Python's
+        ints, bools and strings are no arrays here, but passed on as they are.
+    order: how often to differentiate; 2 checks the gradient of the gradient, too.
+    kinks: what to do at a point without a derivative, as a ReLU's at 0. "avoid" moves it a little, and skips directions
+        that still lead over a kink; "interval" accepts any derivative between the one-sided ones; "convention" expects
+        the one that the ops document (relu'(0) = 0; equal maxima share).
+    compiled: whether to compare the compiled function and gradients, in the dtypes given, with interpreted ones.
+    seed: for cotangents, directions and moves.
+
+    Returns what was checked. In float64, interpreted: derivatives along a direction for each argument against central
+    differences, the identity ⟨u, Jv⟩ = ⟨Jᵀu, v⟩, and Jv against differences. In the dtypes given: results and gradients
+    against those in float64, then compiled, fused and not, against interpreted, and on several threads against one.
+    Tolerances are bounds of rounding, propagated through the graph (`gradloom.testing.evaluation`).
+    Raises `NotFiniteError` where `f` is not finite, `TypeError` without floats to differentiate.
+    """
+    if order < 1:
+        raise ValueError(f"check_gradients: Expected an order of at least 1. Received: order={order}")
+    if kinks not in kinked.KINKS:
+        raise ValueError(f"check_gradients: Expected kinks as one of {kinked.KINKS}. Received: {kinks!r}")
+    function = checked_function(f, args)
+    problem = build(function, order, wide=True)
+    if kinks == kinked.AVOID:
+        function = _moved_off_kinks(function, problem, seed)
+    point = problem.point(_in_float64(function.arrays), seed)
+    _require_finite(function, problem, point)
+    check = Check(
+        function, problem, point, kinks, Checks(function.name), {"order": order, "kinks": kinks, "seed": seed}
+    )
+    check.derivatives()
+    check.adjoint()
+    if compiled:
+        check_compiled(function, order, point, seed, check.checks, check.options)
+    return check.checks
+
+
+class Check:
+    """The checks in float64 of one function at one point."""
+
+    def __init__(
+        self, function: Function, problem: Problem, point: Point, kinks: str, checks: Checks, options: Mapping[str, Any]
+    ) -> None:
+        self.function = function
+        self.problem = problem
+        self.point = point
+        self.kinks = kinks
+        self.checks = checks
+        self.options = options
+        self.rng = np.random.default_rng([1, *map(ord, function.name)])
+        self.distances = kinked.distances(problem.forward, point.values)
+
+    def derivatives(self) -> None:
+        """The gradient of each order, along a direction for each input, against differences."""
+        self._require_finite_gradients()
+        for number, level in enumerate(self.problem.levels):
+            for value, derivative in zip(self.problem.inputs, self.problem.derivatives[number], strict=True):
+                direction = {label(value): signed(self.rng, value.shape)}
+                step = self._step(direction)
+                if not step:
+                    self.checks.skipped += 1
+                elif derivative.type.size:
+                    self._derivative(number, level, value, derivative, direction, step)
+
+    def _derivative(
+        self, number: int, level: Value, value: Value, derivative: Value, direction: dict[str, np.ndarray], step: float
+    ) -> None:
+        line, point = self.point.line([level], direction), self.point
+        found = central(lambda t: wide(line(t)[level]), step, point.spread(level))
+        (along,) = direction.values()
+        received = float(np.sum(wide(point.values[derivative]) * along))
+        noise = float(np.sum(point.spread(derivative) * np.abs(along)))
+        expected, error = float(found.value), float(found.error)
+        tolerance = 10 * error + 8 * noise + RELATIVE * max(abs(expected), abs(received))
+        name = "gradient" if number == 0 else f"gradient of order {number + 1}"
+        self.checks.add(name, abs(received - expected), tolerance)
+        if not abs(received - expected) <= tolerance:
+            mismatch = Mismatch(
+                name,
+                lambda: f"by {label(value)!r}, {self._worst_element(level, value, derivative, step)}",
+                expected,
+                received,
+                tolerance,
+            )
+            raise failure("gradient", self.function, mismatch, self._blame(number + 1), self.options)
+
+    def _worst_element(self, level: Value, value: Value, derivative: Value, step: float) -> str:
+        """Which element of a gradient is most wrong, for gradients of few elements."""
+        if value.type.size > ELEMENTS:
+            return "along a random direction"
+        name, worst = label(value), (-1.0, "")
+        for at in np.ndindex(*value.shape):
+            direction = np.zeros(value.shape)
+            direction[at] = 1
+            line = self.point.line([level], {name: direction})
+            right = float(central(lambda t, line=line: wide(line(t)[level]), step).value)  # type: ignore[misc]
+            got = float(self.point.values[derivative][at])
+            place = f"[{', '.join(map(str, at))}]" if at else ""
+            if abs(got - right) > worst[0]:
+                worst = abs(got - right), f"{name}{place}: {got:.9g} where {right:.9g} is right"
+        return f"along a random direction; most wrong is {worst[1]}"
+
+    def adjoint(self) -> None:
+        """The derivative along a direction: against the gradient, and against what differences or conventions say."""
+        problem, point = self.problem, self.point
+        direction = {
+            label(x): wide(point.arrays[label(v)]) for x, v in zip(problem.inputs, problem.directions, strict=True)
+        }
+        received = self._paired(problem.cotangents, problem.along)
+        expected = self._paired(problem.directions, problem.derivatives[0])
+        tolerance = 8 * (received[1] + expected[1]) + RELATIVE * max(abs(received[0]), abs(expected[0]))
+        self.checks.add("adjoint", abs(received[0] - expected[0]), tolerance)
+        if not abs(received[0] - expected[0]) <= tolerance:
+            mismatch = Mismatch("⟨u, Jv⟩", "which must be ⟨Jᵀu, v⟩", expected[0], received[0], tolerance)
+            raise failure("adjoint", self.function, mismatch, self._blame(2), self.options)
+        step = self._step(direction)
+        if step:
+            self._along(direction, step)
+        elif self.kinks == kinked.CONVENTION:
+            self._convention(direction)
+        elif self.kinks == kinked.INTERVAL:
+            self._intervals()
+        else:
+            self.checks.skipped += 1
+
+    def _paired(self, weights: Sequence[Value], values: Sequence[Value]) -> tuple[float, float]:
+        """Σ weight·value, and how far roundings move it."""
+        total = noise = 0.0
+        for weight, value in zip(weights, values, strict=True):
+            factor = wide(self.point.values[weight])
+            total += float(np.sum(factor * wide(self.point.values[value])))
+            noise += float(np.sum(np.abs(factor) * self.point.spread(value)))
+        return total, noise
+
+    def _along(self, direction: dict[str, np.ndarray], step: float) -> None:
+        line = self.point.line(self.problem.outputs, direction)
+        for output, along in zip(self.problem.outputs, self.problem.along, strict=True):
+            found = central(lambda t, y=output: wide(line(t)[y]), step, self.point.spread(output))  # type: ignore[misc]
+            self._compare("derivative along v", "gradient", output, along, found.value, found.value, found.error)
+
+    def _convention(self, direction: dict[str, np.ndarray]) -> None:
+        """Jv against the ops' conventions at kinks, carried on from op to op."""
+        moving = {value: direction[label(value)] for value in self.problem.inputs}
+        found = kinked.tangents(self.problem.forward, self.point.values, moving)
+        for output, along in zip(self.problem.outputs, self.problem.along, strict=True):
+            wanted = np.where(np.isnan(found[output]), wide(self.point.values[along]), found[output])
+            self._compare("convention", "convention", output, along, wanted, wanted, 1e-8 * np.abs(wanted))
+
+    def _intervals(self) -> None:
+        """Jv for single elements of the arguments: between the one-sided derivatives."""
+        order = needed(self.problem.along)
+        for value, direction in zip(self.problem.inputs, self.problem.directions, strict=True):
+            for at in list(np.ndindex(*value.shape))[:ELEMENTS]:
+                one = np.zeros(value.shape)
+                one[at] = 1
+                given = {label(d): np.zeros(d.shape) for d in self.problem.directions} | {label(direction): one}
+                values = run(order, {**self.point.arrays, **given})
+                line = self.point.line(self.problem.outputs, {label(value): one})
+                step = self._step_between_kinks(line)
+                for output, along in zip(self.problem.outputs, self.problem.along, strict=True):
+                    noise = self.point.spread(output)
+                    ahead = one_sided(lambda t, y=output: wide(line(t)[y]), step, noise)  # type: ignore[misc]
+                    behind = one_sided(lambda t, y=output: wide(line(t)[y]), -step, noise)  # type: ignore[misc]
+                    low, high = np.minimum(ahead.value, behind.value), np.maximum(ahead.value, behind.value)
+                    self._compare(
+                        "interval", "interval", output, along, low, high, ahead.error + behind.error, values[along]
+                    )
+
+    def _compare(
+        self,
+        name: str,
+        check: str,
+        output: Value,
+        along: Value,
+        low: np.ndarray,
+        high: np.ndarray,
+        error: np.ndarray,
+        got: np.ndarray | None = None,
+    ) -> None:
+        """Hold the derivative of a result along a direction to bounds, element by element."""
+        received = wide(self.point.values[along] if got is None else got)
+        size = np.maximum(np.abs(low), np.abs(high))
+        with np.errstate(invalid="ignore"):
+            scale = np.max(size, initial=0.0)
+            tolerance = 10 * error + 8 * self.point.spread(along) + RELATIVE * np.maximum(size, scale)
+            distance = np.maximum(np.maximum(low - received, received - high), 0.0)
+            wrong = ~(distance <= tolerance)
+        self.checks.add(name, distance, tolerance)
+        if wrong.any():
+            at = np.unravel_index(int(np.argmax(np.where(wrong, distance, -1.0))), wrong.shape)
+            place = f"{int(wrong.sum())} of {wrong.size} elements of a result, most at {[int(i) for i in at]}"
+            expected: Any = float(low[at]) if low[at] == high[at] else (float(low[at]), float(high[at]))
+            mismatch = Mismatch(name, place, expected, float(received[at]), float(tolerance[at]))
+            raise failure(check, self.function, mismatch, self._blame(1), self.options)
+
+    def _blame(self, order: int) -> Callable[[], str]:
+        return lambda: first_wrong_gradient(self.problem, self.point, order, self.kinks == kinked.CONVENTION)
+
+    def _step(self, direction: dict[str, np.ndarray]) -> float:
+        """The largest step of differences along a direction; 0 where that leads over a kink at the point itself."""
+        line = self.point.line(self.problem.forward, direction)
+        return kinked.first_step(line, self.point.values, self.distances, kinked.FIRST_STEP)[0]
+
+    def _step_between_kinks(self, line: Callable[[float], Mapping[Value, np.ndarray]]) -> float:
+        """A step that crosses no kink but those at the point itself."""
+        farther = {node: distance for node, distance in self.distances.items() if distance > kinked.SMALLEST_STEP}
+        return kinked.first_step(line, self.point.values, farther, kinked.FIRST_STEP)[0] or kinked.SMALLEST_STEP
+
+    def _require_finite_gradients(self) -> None:
+        """A gradient that is not finite, where the function is, is wrong, unless a pole of an op is met."""
+        if any(distance == 0 for distance in self.distances.values()):
+            return
+        for value, derivative in zip(self.problem.inputs, self.problem.derivatives[0], strict=True):
+            got = self.point.values[derivative]
+            if not np.isfinite(wide(got)).all():
+                received = float(got[~np.isfinite(got)][0])
+                mismatch = Mismatch("gradient", f"by {label(value)!r}", "a finite number", received, 0.0)
+                raise failure("finite", self.function, mismatch, self._blame(1), self.options)
+
+
+def _in_float64(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: wide(array) if array.dtype.kind not in "iub" else array for name, array in arrays.items()}
+
+
+def _require_finite(function: Function, problem: Problem, point: Point) -> None:
+    for output in problem.outputs:
+        if not np.isfinite(wide(point.values[output])).all():
+            first = next(
+                (v for v in problem.forward if v.dtype.is_float and not np.isfinite(wide(point.values[v])).all()),
+                output,
+            )
+            raise NotFiniteError(
+                f"{function.name}: Expected arrays at which it is finite. Received: arrays at which "
+                f"{where(first)} is not"
+            )
+
+
+def _moved_off_kinks(function: Function, problem: Problem, seed: int) -> Function:
+    """The function at a point near the one given, from which there is room to walk, where the kinks allow that."""
+    rng = np.random.default_rng([2, seed])
+    best, arrays, chosen = -1.0, function.arrays, function.arrays
+    for _ in range(TRIES):
+        point = problem.point(_in_float64(arrays), seed)
+        distances = kinked.distances(problem.forward, point.values)
+        direction = {label(x): signed(rng, x.shape) for x in problem.inputs}
+        line = point.line(problem.forward, direction)
+        room, _ = kinked.first_step(line, point.values, distances, kinked.FIRST_STEP)
+        if room > best:
+            best, chosen = room, arrays
+        if room >= NEAR:
+            break
+        arrays = {name: _nearby(array, rng) for name, array in function.arrays.items()}
+    return function.moved_to(chosen)
+
+
+def _nearby(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if array.dtype.kind in "iub":
+        return array
+    moved = wide(array) + rng.uniform(-1, 1, array.shape) * np.maximum(np.abs(wide(array)), 1) / 32
+    return moved.astype(array.dtype)
