@@ -1,0 +1,29 @@
+"""The pytest plugin: collects gradient properties, and makes the profile known that the command line may ask for.
+
+Gradient properties take that profile by themselves where the environment variable `CI` is set and no other profile is
+chosen. Another one is chosen as always, by `--hypothesis-profile=NAME` or `hypothesis.settings.load_profile(NAME)` in a
+conftest.py; `--hypothesis-profile=gradloom-ci` gives this one to all tests.
+"""
+
+from __future__ import annotations
+
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Register the profile before hypothesis's own plugin looks for it."""
+    from gradloom.testing.profiles import PROFILE, import_hypothesis
+
+    if getattr(early_config.known_args_namespace, "hypothesis_profile", None) == PROFILE:
+        import_hypothesis()
+
+
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: Any) -> pytest.Item | None:
+    """Collect gradient properties of any name; those called `test_…` are collected anyway."""
+    if isinstance(obj, FunctionType) and "gradient_property" in obj.__dict__ and not collector.funcnamefilter(name):
+        item: pytest.Item = pytest.Function.from_parent(collector, name=name)
+        return item
+    return None
