@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import linecache
 import os
 import random
 import re
@@ -62,6 +63,8 @@ def run_page(page: Path) -> Outcome:
     name = page.relative_to(ROOT).as_posix()
     outcome = Outcome("")
     written = 0
+    # Python finds the text of a page's functions as it does that of functions in files.
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     with module_for(f"page_{page.stem}") as module, own_surroundings() as folder:
         printed, source = "", 0
         for block in blocks(text):

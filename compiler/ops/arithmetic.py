@@ -13,8 +13,8 @@ from gradloom.compiler.loops import math
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Expr
 from gradloom.compiler.ops.base import nearest
-from gradloom.compiler.ops.comparison import Equal, Greater, Less, Select, between
-from gradloom.compiler.ops.elementwise import Floating, Log, Numeric
+from gradloom.compiler.ops.comparison import Equal, Greater, Less, LogicalAnd, Select, between
+from gradloom.compiler.ops.elementwise import Absolute, Floating, Log, Numeric
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class FloorDivide(Numeric):
         return _to_whole_quotient(*operands)
 
     def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
-        return np.zeros_like(tangents[0] + tangents[1])
+        return np.zeros(np.broadcast_shapes(*(tangent.shape for tangent in tangents)))
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ class Remainder(Numeric):
 
     def at_kink(self, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray | None:
         x, y = operands
-        return np.asarray(tangents[0] - np.floor(x / y) * tangents[1])
+        along: np.ndarray = tangents[0] - np.floor(x / y) * tangents[1]
+        return along
 
 
 def _to_whole_quotient(x: np.ndarray, y: np.ndarray) -> float:
@@ -212,9 +213,13 @@ class Power(Floating):
     def vjp(self, node: Value, cotangent: Value) -> Sequence[Value | None]:
         graph, (x, y) = node.graph, node.inputs
         one = graph.constant(1, x.dtype)
-        # x⁰ has the derivative 0, also at x = 0, where 0·x⁻¹ is NaN.
-        exponent = graph.apply(Select(), graph.apply(Equal(), y, one * 0), one, y - 1)
-        base = graph.apply(Select(), graph.apply(Equal(), x, one * 0), one, x)
+        zero = graph.constant(0, x.dtype)
+        # x⁰ has the derivative 0, also at x = 0, where 0·x⁻¹ is NaN. Elsewhere y is differentiated in turn, at 0 too.
+        smallest = graph.constant(np.finfo(x.dtype.numpy).tiny, x.dtype)
+        inverse_overflows = graph.apply(Less(), graph.apply(Absolute(), x), smallest)
+        constant = graph.apply(LogicalAnd(), graph.apply(Equal(), y, zero), inverse_overflows)
+        exponent = graph.apply(Select(), constant, one, y - 1)
+        base = graph.apply(Select(), graph.apply(Equal(), x, zero), one, x)
         return (cotangent * (y * x**exponent), cotangent * (node * graph.apply(Log(), base)))
 
     def kink_distance(self, *operands: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""`gl.testing`: checks of gradients for functions, layers and ops, alone and as properties that hypothesis tries to break.
+"""`gl.testing`: checks of gradients, of functions, layers and ops, at one point or as properties that hypothesis tests.
 
 Names are loaded when they are first used: hypothesis only by those that need it.
 """

@@ -35,7 +35,8 @@ def first_wrong_gradient(problem: Problem, point: Point, order: int, conventions
     """
     roots = problem.outputs if order == 1 else [problem.levels[order - 1]] if order <= len(problem.levels) else []
     roots = roots or problem.derivatives[0]
-    moving = set(problem.inputs)
+    # The gradient is differentiated by the cotangents, too.
+    moving = {*problem.inputs, *problem.cotangents}
     rng = np.random.default_rng(3)
     for node in needed(roots):
         if node in moving or not node.dtype.is_float or not any(operand in moving for operand in node.inputs):
@@ -157,10 +158,10 @@ class _Local:
         assert isinstance(op, TensorOp)
         name = numbered("upstream", graph.labels)
         with self.problem.trace:
-            upstream = graph.input(name, TensorType(self.node.dtype.arithmetic, self.node.shape))
-            emitted = op.vjp(self.node, upstream)
+            given = graph.input(name, TensorType(self.node.dtype.arithmetic, self.node.shape))
+            emitted = op.vjp(self.node, given)
         wanted = [value for value in emitted if value is not None]
-        arrays = {**self.point.arrays, name: self.upstream.astype(upstream.dtype.numpy)}
+        arrays = {**self.point.arrays, name: self.upstream.astype(given.dtype.numpy)}
         results = run(needed(wanted, self.point.values), arrays, self.point.values)
         return [
             np.zeros(operand.shape) if value is None else np.broadcast_to(wide(results[value]), operand.shape)

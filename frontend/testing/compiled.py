@@ -81,7 +81,7 @@ class _Compiled:
                     results[name],
                     self.point.values[value],
                     FACTOR * self._spread(value),
-                    lambda optimized=optimized: self._first_wrong(arrays, optimized),  # type: ignore[misc]
+                    lambda optimized=optimized: self._first_wrong(arrays, optimized),
                 )
             if optimized:
                 self._threads(program, arrays, results)
@@ -104,7 +104,7 @@ class _Compiled:
                         again[name],
                         results[name],
                         np.zeros(value.shape),
-                        lambda count=count: f"on {count} threads its bits are others",  # type: ignore[misc]
+                        lambda count=count: f"on {count} threads its bits are others",
                         differs=not same,
                     )
         finally:

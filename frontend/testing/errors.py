@@ -9,8 +9,8 @@ from functools import cached_property
 class GradientError(AssertionError):
     """A gradient is wrong, or compiled code does not compute what the graph says.
 
-    check: which check failed: "gradient", "adjoint", "finite", "convention", "interval", "dtype", "compiled", "unfused" or
-    "threads".
+    check: which check failed: "gradient", "adjoint", "finite", "convention", "interval", "dtype", "compiled", "unfused"
+    or "threads".
 
     The message is made when it is first asked for: looking for the node at fault takes longer than the check did, and
     hypothesis raises many such errors while it looks for the smallest example.

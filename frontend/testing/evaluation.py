@@ -1,9 +1,9 @@
 """Evaluates nodes of a graph with NumPy, exactly or with every rounding made by chance.
 
 The second is how tolerances are found (Parker, "Monte Carlo arithmetic", 1997): each node's result is moved at random
-within the bound that its op keeps, and how far that moves a result says how much of it is rounding. The bounds are those
-of the compiled code: for sums and products of matrices (L + 2)·u·Σ|ab|, L the number of terms, for other arithmetic
-4·u·|result|, and nothing for what only moves elements; u is half an ulp of 1 in the node's dtype.
+within the bound that its op keeps, and how far that moves a result says how much of it is rounding. The bounds are
+those of the compiled code: for sums and products of matrices (L + 2)·u·Σ|ab|, L the number of terms, for other
+arithmetic 4·u·|result|, and nothing for what only moves elements; u is half an ulp of 1 in the node's dtype.
 """
 
 from __future__ import annotations

@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from gradloom.naming import distinct
-from gradloom.testing.arguments import taken_apart
+from gradloom.testing.arguments import Rebuild, taken_apart
 from gradloom.testing.problem import Function
 
 
@@ -21,7 +23,9 @@ def checked_function(f: Callable[..., Any], args: Sequence[Any]) -> Function:
     python = getattr(f, "python_function", f)
     roots = _parameters(python)[: len(args)]
     roots += [f"argument_{position}" for position in range(len(roots), len(args))]
-    arrays, names, parts = [], [], []
+    arrays: list[np.ndarray] = []
+    names: list[str] = []
+    parts: list[tuple[int, int, Rebuild]] = []
     for root, argument in zip(roots, args, strict=True):
         inside, inner, rebuild = taken_apart(argument, root)
         parts.append((len(arrays), len(arrays) + len(inside), rebuild))

@@ -67,7 +67,7 @@ def _stays(node: Value, values: Known, ends: Sequence[Mapping[Value, np.ndarray]
 
 
 def tangents(nodes: Sequence[Value], values: Known, direction: Mapping[Value, np.ndarray]) -> dict[Value, np.ndarray]:
-    """Return the derivative of each node along a direction of the inputs, by the ops' conventions where they have kinks.
+    """Return the derivative of each node along a direction of the inputs, by the ops' conventions at kinks.
 
     Everywhere else it is found by differences of the op's own reference: no gradient of any op takes part.
     """

@@ -68,7 +68,8 @@ def _layer_call(draw: Draw, kind: type[Layer], dtype: str) -> LayerCall:
     config, shapes = _CASES[kind](draw)
     training = draw(import_hypothesis().strategies.booleans())
     probe = kind(**config)
-    probe.build([(None, *shape[1:]) for shape in shapes] if len(shapes) > 1 else (None, *shapes[0][1:]))
+    inputs: Any = [(None, *shape[1:]) for shape in shapes]
+    probe.build(inputs if len(shapes) > 1 else inputs[0])
     x = [_array(draw, shape, dtype) for shape in shapes]
     weights = [_array(draw, variable.shape, dtype) for variable in probe.trainable_weights]
     return LayerCall(kind, config, x if len(x) > 1 else x[0], weights, training)

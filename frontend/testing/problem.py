@@ -1,4 +1,4 @@
-"""A function traced for a check: one graph with its results, its gradients of each order, and its derivative along a line.
+"""A function traced for a check: one graph with its results, its gradients, and its derivative along a direction.
 
 The graph is never rebuilt, since `custom_gradient`'s rules are Python functions that belong to its nodes. Besides the
 function's arguments it has inputs for a cotangent of each result and for directions, so that one graph serves all.
@@ -18,7 +18,7 @@ from gradloom.compiler.ir import Graph, Input, Value
 from gradloom.compiler.ops.markers import StopGradient
 from gradloom.compiler.types import F64, TensorType, as_dtype
 from gradloom.naming import distinct, numbered
-from gradloom.testing.evaluation import Arrays, Known, needed, rounding, run
+from gradloom.testing.evaluation import Arrays, Known, needed, rounding, run, wide
 from gradloom.trees import flatten, leaf_names
 from gradloom.variables import Trace
 
@@ -107,6 +107,11 @@ class Point:
 
         return at
 
+    def curve(self, value: Value, direction: Arrays) -> Callable[[float], np.ndarray]:
+        """Return the function from t to one float node, at the point moved by t·direction."""
+        line = self.line([value], direction)
+        return lambda t: wide(line(t)[value])
+
 
 def build(function: Function, order: int, wide: bool) -> Problem:
     """Trace a function and differentiate it `order` times; with `wide`, for arguments in float64."""
@@ -157,7 +162,7 @@ def label(value: Value) -> str:
 
 def signed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Numbers between ½ and 1½ in magnitude, of both signs, none so small that it hides an error; exact in float32."""
-    return rng.integers(512, 1536, shape) / 1024 * rng.choice([-1.0, 1.0], shape)
+    return np.asarray(rng.integers(512, 1536, shape) / 1024 * rng.choice([-1.0, 1.0], shape))
 
 
 def _type(array: np.ndarray, wide: bool) -> TensorType:

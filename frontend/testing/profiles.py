@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 PROFILE = "gradloom-ci"
-"""A profile that draws the same examples in every run, without a limit of time for each, and prints how to repeat one."""
+"""A profile that draws the same examples in every run, without a limit of time, and prints how to repeat one."""
 
 _HYPOTHESIS_OWN = ("default", "ci")
 """Profiles that hypothesis loads by itself: whoever is on one of these has chosen none."""
@@ -34,7 +34,7 @@ def import_hypothesis() -> Any:
 
 
 def property_settings(max_examples: int) -> Any:
-    """Return the settings of a gradient property: the profile in use, or `PROFILE` where `CI` is set and none was chosen.
+    """Return the settings of a gradient property: the profile in use, or `PROFILE` if `CI` is set and none was chosen.
 
     Other tests keep theirs.
     """

@@ -1,4 +1,4 @@
-"""`gradient_property`: a function becomes a test that tries arguments of many shapes and values, and shrinks what fails."""
+"""`gradient_property`: a function becomes a test that tries arguments of many shapes and values, and shrinks them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def gradient_property(
             @hypothesis.given(hypothesis.strategies.composite(_arguments)(strategies))  # type: ignore[untyped-decorator]
             def attempt(arguments: Mapping[str, Any]) -> None:
                 try:
-                    check_gradients(f, *(arguments[name] for name in names), order=order, kinks=kinks, compiled=compiled)
+                    check_gradients(
+                        f, *(arguments[name] for name in names), order=order, kinks=kinks, compiled=compiled
+                    )
                 except NotFiniteError:
                     hypothesis.reject()
 

@@ -12,7 +12,7 @@ from gradloom.testing.snippets import pasted
 
 TITLES = {
     "gradient": "the gradient does not fit central differences",
-    "adjoint": "⟨u, Jv⟩ is not ⟨Jᵀu, v⟩: the gradient is not linear in its cotangent, or is differentiated wrongly itself",
+    "adjoint": "⟨u, Jv⟩ is not ⟨Jᵀu, v⟩: the gradient is not linear in its cotangent, or its own gradient is wrong",
     "finite": "the gradient is not finite where the function is",
     "convention": "the gradient is not the one that the ops document for kinks",
     "interval": "the gradient is outside of the one-sided derivatives",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import builtins
+import contextlib
 import dataclasses
 import inspect
 import re
@@ -88,20 +89,61 @@ def _values(function: Function) -> list[Any]:
 
 
 def _source(f: Callable[..., Any], imports: set[str]) -> tuple[str, str]:
-    """The function's own text without decorators, and what it is called there; else a comment that says what it was."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(f)))
-    except (OSError, TypeError, SyntaxError):
-        tree = ast.Module([], [])
-    definition = next((node for node in tree.body if isinstance(node, ast.FunctionDef)), None)
-    if definition is None or getattr(f, "__name__", "") != definition.name:
+    """The text of a function and of what it uses of its own module, and what it is called there."""
+    definition = _definition(f)
+    if definition is None:
         return _elsewhere(f, imports)
+    parts: dict[str, str] = {}
+    _collect(f, definition, parts, imports)
+    return "\n\n\n".join(parts.values()) + "\n\n\n", definition.name
+
+
+def _collect(f: Any, definition: ast.FunctionDef, parts: dict[str, str], imports: set[str]) -> None:
+    """Add a function, after what it uses."""
+    parts[definition.name] = ""
+    for decorator in definition.decorator_list:
+        for name in {node.id for node in ast.walk(decorator) if isinstance(node, ast.Name)}:
+            _add(name, getattr(inspect.unwrap(f), "__globals__", {}).get(name), f, parts, imports)
+    for name, value in _used(f).items():
+        _add(name, value, f, parts, imports)
+    del parts[definition.name]
+    parts[definition.name] = ast.unparse(definition)
+
+
+def _add(name: str, value: Any, f: Any, parts: dict[str, str], imports: set[str]) -> None:
+    """Add what a name stands for: an import, another function of the same module, a value as a literal."""
+    if name in parts:
+        return
+    if isinstance(value, types.ModuleType):
+        imports.add(f"import {value.__name__}" + ("" if value.__name__ == name else f" as {name}"))
+        return
+    definition = _definition(value) if getattr(value, "__module__", None) == inspect.unwrap(f).__module__ else None
+    if definition is not None and definition.name == name:
+        _collect(value, definition, parts, imports)
+    elif getattr(value, "__qualname__", None) == name and getattr(value, "__module__", None) not in (None, "__main__"):
+        imports.add(f"from {value.__module__} import {name}")
+    elif isinstance(value, int | float | str | np.ndarray | tuple):
+        parts[name] = f"{name} = {literal(value, imports)}"
+    else:
+        parts[name] = f"# {name}: as where {inspect.unwrap(f).__qualname__} is defined"
+
+
+def _definition(f: Any) -> ast.FunctionDef | None:
+    """The definition of a function, without the decorator `gradient_property`; None for a lambda, or if unknown."""
+    function = inspect.unwrap(f) if callable(f) else f
+    if not isinstance(function, types.FunctionType):
+        return None
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, SyntaxError):
+        return None
+    definition = next((node for node in tree.body if isinstance(node, ast.FunctionDef)), None)
+    if definition is None or definition.name != function.__name__:
+        return None
     definition.decorator_list = [
         decorator for decorator in definition.decorator_list if "gradient_property" not in ast.unparse(decorator)
     ]
-    unknown = [name for name in _free_names(f) if not _imported(name, f, imports)]
-    text = f"# {', '.join(unknown)}: as where {f.__qualname__} is defined\n" if unknown else ""
-    return f"{text}{ast.unparse(definition)}\n\n\n", definition.name
+    return definition
 
 
 def _elsewhere(f: Callable[..., Any], imports: set[str]) -> tuple[str, str]:
@@ -112,24 +154,22 @@ def _elsewhere(f: Callable[..., Any], imports: set[str]) -> tuple[str, str]:
     return f"# f: the function that was checked ({name or f!r})\n", "f"
 
 
-def _free_names(f: Callable[..., Any]) -> list[str]:
-    """The names that a function takes from its surroundings."""
-    if not isinstance(f, types.FunctionType):
-        return []
-    inside = [constant for constant in f.__code__.co_consts if isinstance(constant, types.CodeType)]
-    names = [*f.__code__.co_names, *(name for code in inside for name in code.co_names)]
-    known = [name for name in names if name in f.__globals__ and not hasattr(builtins, name)]
-    return list(dict.fromkeys([*known, *f.__code__.co_freevars]))
-
-
-def _imported(name: str, f: Callable[..., Any], imports: set[str]) -> bool:
-    """Whether a line that brings a name could be added."""
-    value = getattr(f, "__globals__", {}).get(name)
-    if isinstance(value, types.ModuleType):
-        imports.add(f"import {value.__name__}" + ("" if value.__name__ == name else f" as {name}"))
-        return True
-    module = getattr(value, "__module__", None)
-    if module in (None, "__main__") or getattr(value, "__qualname__", None) != name:
-        return False
-    imports.add(f"from {module} import {name}")
-    return True
+def _used(f: Callable[..., Any]) -> dict[str, Any]:
+    """The names that a function takes from its surroundings, and what they stand for."""
+    function = inspect.unwrap(f)
+    if not isinstance(function, types.FunctionType):
+        return {}
+    codes = [function.__code__]
+    names: dict[str, None] = {}
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        names |= dict.fromkeys(code.co_names)
+    used = {
+        name: function.__globals__[name]
+        for name in names
+        if name in function.__globals__ and not hasattr(builtins, name)
+    }
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a cell may still be empty
+            used[name] = cell.cell_contents
+    return used

@@ -1,0 +1,248 @@
+"""`check_gradients`: right gradients pass, planted faults of many kinds are found, and the message names the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradloom as gl
+from gradloom import ops
+from gradloom.compiler.ops.arithmetic import Multiply
+from gradloom.compiler.ops.elementwise import Tanh
+from gradloom.compiler.ops.reductions import Sum
+from gradloom.testing import Checks, GradientError, NotFiniteError, check_gradients
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3, 4))
+W = RNG.normal(size=(4, 2))
+
+
+def caught(f: Callable[..., Any], *args: Any, **options: Any) -> GradientError:
+    with pytest.raises(GradientError) as error:
+        check_gradients(f, *args, **options)
+    return error.value
+
+
+def custom(value: Callable[..., Any], *cotangents: Callable[..., Any]) -> Callable[..., Any]:
+    """A function whose cotangents are functions of the upstream one and the arguments."""
+
+    @ops.custom_gradient
+    def function(*args: Any) -> Any:
+        def grad_fn(upstream: Any) -> Any:
+            return tuple(cotangent(upstream, *args) for cotangent in cotangents)
+
+        return value(*args), grad_fn
+
+    return function
+
+
+RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "a tree of results": (lambda x, w: {"y": ops.relu(x @ w), "z": (ops.sum(x), 3)}, (X, W)),
+    "trees of arguments": (lambda p: ops.tanh(p["x"] @ p["w"][0]), ({"x": X, "w": [W]},)),
+    "integers stay": (lambda x, rows: ops.take(x, rows, axis=0) * 2.0, (X, np.array([2, 0, 2], np.int32))),
+    "attributes are no arrays": (lambda x, axis, keep: ops.sum(x * x, axis=axis, keepdims=keep), (X, 1, True)),
+    "a stopped gradient is a constant": (lambda x: ops.stop_gradient(ops.exp(x)) * x, (X,)),
+    "softmax": (lambda x: ops.log(ops.softmax(x)), (X,)),
+    "a way over float32": (lambda x: ops.cast(ops.tanh(ops.cast(x, "float32")), "float64"), (X,)),
+    "no elements": (lambda x: ops.exp(x) * 2.0, (np.zeros((0, 3), np.float32),)),
+    "rank 0": (lambda x: ops.exp(x), (0.5,)),
+    "large numbers": (lambda x: ops.sqrt(x * 1e12) + 1e12, (np.abs(X) + 0.1,)),
+    "a right custom gradient": (custom(lambda x: x * x, lambda u, x: 2.0 * u * x), (X,)),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_gradients_pass(name: str) -> None:
+    f, args = RIGHT[name]
+    checks = check_gradients(f, *args, compiled=False)
+    assert not checks.skipped
+    assert all(part <= 1 for part in checks.nearest.values())
+    assert set(checks.made) <= {"gradient", "gradient of order 2", "adjoint", "derivative along v"}
+
+
+def test_compiled_code_is_compared_in_the_dtypes_given() -> None:
+    checks = check_gradients(lambda x, w: ops.tanh(x @ w), X.astype(np.float32), W.astype(np.float32))
+    # The result, and two gradients of two orders.
+    assert {name: checks.made[name] for name in ("dtype", "compiled", "unfused")} == dict.fromkeys(
+        ("dtype", "compiled", "unfused"), 5
+    )
+    assert str(checks).startswith("function: ") and "gradient of order 2" in str(checks)
+    assert "dtype" not in check_gradients(lambda x: x * x, X).made
+
+
+WRONG: dict[str, tuple[Callable[..., Any], tuple[Any, ...], str]] = {
+    "a factor": (custom(lambda x: x * x, lambda u, x: u * x), (X,), "gradient"),
+    "a sign of one argument": (custom(lambda x, y: x - y, lambda u, *_: u, lambda u, *_: u), (X, X + 1), "gradient"),
+    "a sum over the wrong axis": (
+        custom(lambda x, b: x + b, lambda u, *_: u, lambda u, x, b: ops.sum(u, axis=1)),
+        (X[:, :3], X[0, :3]),
+        "gradient",
+    ),
+    "no cotangent for an argument": (
+        ops.custom_gradient(lambda x, y: (x * y, lambda u: (u * y, None))),
+        (X, X + 1),
+        "gradient",
+    ),
+    "one element": (
+        custom(lambda x: ops.exp(x), lambda u, x: u * ops.exp(x) * np.where(np.arange(4) == 2, 1.001, 1.0)),
+        (X,),
+        "gradient",
+    ),
+    "nothing, but not linear": (custom(lambda x: ops.tanh(x), lambda u, x: ops.tanh(u)), (X,), "gradient"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_planted_faults_are_found_and_named(name: str) -> None:
+    f, args, check = WRONG[name]
+    error = caught(lambda *xs: ops.tanh(f(*xs)), *args)
+    assert error.check == check
+    assert "= custom_gradient" in error.node.splitlines()[0]
+    assert "test_testing_check.py:" in error.node
+
+
+def test_a_gradient_that_is_no_linear_function_of_its_cotangent_breaks_the_adjoint_identity() -> None:
+    error = caught(custom(lambda x: x + 0.0, lambda u, x: ops.stop_gradient(u)), X, order=1)
+    assert error.check == "adjoint"
+    assert "= stop_gradient" in error.node
+
+
+def test_a_dropped_term_of_second_order_is_found_in_the_gradient() -> None:
+    def forgetful(u: Any, x: Any) -> Any:
+        return u * ops.stop_gradient(2.0 * x)
+
+    square = custom(lambda x: x * x, forgetful)
+    check_gradients(square, X, order=1, compiled=False)
+    error = caught(square, X, order=2)
+    assert error.check == "gradient" and "order 2" in str(error)
+    assert "= stop_gradient" in error.node
+
+
+def test_the_worst_element_is_named() -> None:
+    wrong = custom(lambda x: x * 1.0, lambda u, x: u + ops.stop_gradient(u) * np.eye(3, 4)[[2, 0, 1]] * 0.5)
+    assert "most wrong is x[" in str(caught(lambda x: wrong(x), X, order=1))
+    only = custom(lambda x: x * 1.0, lambda u, x: u * np.where(np.arange(12).reshape(3, 4) == 6, 2.0, 1.0))
+    assert "most wrong is x[1, 2]: " in str(caught(lambda x: only(x), X, order=1))
+
+
+@pytest.mark.parametrize(
+    ("op", "f"),
+    [
+        (Multiply, lambda x, w: ops.sum((x @ w) * 3.0)),
+        (Tanh, lambda x, w: ops.tanh(x @ w) @ ops.transpose(w)),
+        (Sum, lambda x, w: ops.exp(ops.sum(x, axis=1)) * ops.sum(w)),
+    ],
+)
+def test_a_wrong_rule_of_an_op_is_found_and_named(op: Any, f: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = op.vjp
+    monkeypatch.setattr(
+        op, "vjp", lambda self, node, u: [None if c is None else c * 1.01 for c in right(self, node, u)]
+    )
+    if op is Multiply:  # its own rule is made of itself
+        monkeypatch.setattr(
+            op, "vjp", lambda self, node, u: [None if c is None else c + u for c in right(self, node, u)]
+        )
+    error = caught(f, X, W, order=1, compiled=False)
+    assert f"= {op.name}" in error.node.splitlines()[0]
+
+
+def test_the_layer_of_a_wrong_node_is_named() -> None:
+    wrong = custom(lambda x: x * x, lambda u, x: u * x)
+    model = gl.Sequential([gl.layers.Dense(2, input_shape=(4,), name="first"), gl.layers.Lambda(wrong, name="squares")])
+    error = caught(lambda x: model(x), X.astype(np.float32))
+    assert "squares" in error.node.splitlines()[0] and "first" not in error.node.splitlines()[0]
+
+
+def test_wrong_code_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Tanh.scalar
+    monkeypatch.setattr(Tanh, "scalar", lambda self, b, *x: b.mul(right(self, b, *x), 1.001))
+    error = caught(lambda x: ops.exp(ops.tanh(x)) * 2.0, X.astype(np.float32))
+    assert error.check == "compiled"
+    assert "= tanh" in error.node.splitlines()[0] and "test_testing_check.py" in error.node
+
+
+def test_a_wrong_rewrite_is_found_in_the_smallest_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gradloom.compiler import pipeline
+    from gradloom.compiler.passes.rewrite import Rewritten
+
+    rewrite = pipeline.rewrite
+
+    def wrong(graph: Any, rules: Any) -> Rewritten:
+        """exp passes a tanh by that is no result."""
+        done = rewrite(graph, rules)
+        old = done.graph
+        new = type(old)(old.name)
+        image: dict[Any, Any] = {}
+        kept = {output.value for output in old.outputs}
+        for value in old.live():
+            operands = [
+                x.inputs[0] if value.op.name == "exp" and x.op.name == "tanh" and x not in kept else x
+                for x in value.inputs
+            ]
+            image[value] = new.copy(value, *(image[x] for x in operands))
+        for output in old.outputs:
+            new.output(output.name, image[output.value])
+        new.captured = old.captured
+        return Rewritten(new, done.firings, {k: image[v] for k, v in done.image.items() if v in image})
+
+    monkeypatch.setattr(pipeline, "rewrite", wrong)
+    error = caught(lambda x: ops.sqrt(ops.exp(ops.tanh(x))) + 1.0, X.astype(np.float32) + 2, order=1)
+    assert error.check == "compiled"
+    assert "as small as one can be" in error.node
+    assert "tanh" in error.node and "exp" in error.node and "sqrt" not in error.node
+
+
+def test_what_is_not_finite_is_refused_or_found() -> None:
+    with pytest.raises(NotFiniteError, match=r"%\d+: f64\[2\] = log .*test_testing_check.py"):
+        check_gradients(lambda x: ops.log(x) * 0.5, np.array([1.0, 0.0]))
+    infinite = custom(lambda x: x * 1.0, lambda u, x: u / (x * 0.0))
+    error = caught(infinite, X, order=1)
+    assert error.check == "finite" and "= custom_gradient" in error.node
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(ValueError, match="order of at least 1"):
+        check_gradients(lambda x: x, X, order=0)
+    with pytest.raises(ValueError, match="kinks as one of"):
+        check_gradients(lambda x: x, X, kinks="ignore")
+    with pytest.raises(TypeError, match="Expected arrays as arguments"):
+        check_gradients(lambda x: x, 3)
+    with pytest.raises(TypeError, match="Expected floats among"):
+        check_gradients(lambda x: x * 2, np.arange(3))
+    with pytest.raises(TypeError, match="Expected a function"):
+        check_gradients(3, X)  # type: ignore[arg-type]
+
+
+def test_the_message_is_a_test_that_fails_in_the_same_way() -> None:
+    error = caught(scaled_twice, X.astype(np.float32), 3)
+    code = str(error).split("As a test:\n")[1]
+    names: dict[str, Any] = {}
+    exec(compile(code, "pasted.py", "exec"), names)
+    with pytest.raises(GradientError) as again:
+        names["test_scaled_twice"]()
+    assert again.value.args == error.args and again.value.check == error.check
+    assert "FACTOR = 0.5" in code and "def halved" in code
+
+
+FACTOR = 0.5
+
+
+@ops.custom_gradient
+def halved(x: Any) -> Any:
+    return x * FACTOR, lambda upstream: upstream
+
+
+def scaled_twice(x: Any, times: int) -> Any:
+    for _ in range(times):
+        x = halved(x)
+    return x
+
+
+def test_records_know_how_near_a_check_came() -> None:
+    checks = Checks("f")
+    checks.add("gradient", 0.5, 2.0)
+    checks.add("gradient", np.array([1.0, 0.0]), np.array([2.0, 0.0]))
+    assert checks.made == {"gradient": 2} and checks.nearest == {"gradient": 0.5}
