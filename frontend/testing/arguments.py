@@ -10,6 +10,9 @@ import numpy as np
 
 from gradloom.trees import as_array, is_literal
 
+STATIC = "static"
+"""Metadata of a dataclass's field that says that it holds no arrays, but numbers that are attributes."""
+
 Rebuild = Callable[[Sequence[Any]], Any]
 
 
@@ -50,7 +53,7 @@ def _opened(tree: Any) -> tuple[list[Any], list[Any], Callable[[list[Any]], Any]
             make = lambda parts: type(tree)(*parts)  # noqa: E731
         return list(range(len(tree))), list(tree), make
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        fields = [field.name for field in dataclasses.fields(tree) if field.init]
+        fields = [f.name for f in dataclasses.fields(tree) if f.init and not f.metadata.get(STATIC)]
         values = [getattr(tree, name) for name in fields]
         return fields, values, lambda parts: dataclasses.replace(tree, **dict(zip(fields, parts, strict=True)))
     return [], [], lambda parts: tree

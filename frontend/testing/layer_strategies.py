@@ -11,6 +11,7 @@ import numpy as np
 from gradloom import layers as all_layers
 from gradloom.compiler.ir import Value
 from gradloom.layers import Layer
+from gradloom.testing.arguments import STATIC
 from gradloom.testing.profiles import import_hypothesis
 from gradloom.testing.strategies import tensor
 from gradloom.trees import map_leaves
@@ -29,7 +30,7 @@ class LayerCall:
     """
 
     layer: type[Layer]
-    config: dict[str, Any]
+    config: dict[str, Any] = field(metadata={STATIC: True})
     x: Any
     weights: list[Any] = field(default_factory=list)
     training: bool = False

@@ -44,4 +44,10 @@ def property_settings(max_examples: int) -> Any:
     parent = settings.get_profile(PROFILE) if os.environ.get("CI") and chosen in _HYPOTHESIS_OWN else settings()
     # Compiling takes longer than hypothesis thinks an example should.
     health = [*parent.suppress_health_check, hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.filter_too_much]
-    return settings(parent, max_examples=max_examples, deadline=None, suppress_health_check=list(dict.fromkeys(health)))
+    return settings(
+        parent,
+        max_examples=max_examples,
+        deadline=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(dict.fromkeys(health)),
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from gradloom.testing.check import check_gradients
 from gradloom.testing.errors import NotFiniteError
+from gradloom.testing.functions import function_name
 from gradloom.testing.kinks import AVOID
 from gradloom.testing.profiles import import_hypothesis, property_settings
 from gradloom.testing.strategies import Tensor
@@ -58,7 +59,7 @@ def gradient_property(
                 except NotFiniteError:
                     hypothesis.reject()
 
-            attempt.hypothesis.inner_test.__name__ = f.__name__
+            attempt.hypothesis.inner_test.__name__ = function_name(f)
             attempt()
 
         def test() -> None:
