@@ -114,11 +114,14 @@ def module_for(name: str) -> Iterator[ModuleType]:
 @contextlib.contextmanager
 def own_surroundings() -> Iterator[Path]:
     """A scratch folder to run in; environment, registry of ops and random state are afterwards what they were."""
+    import hypothesis
+
     import gradloom as gl
     import gradloom.compiler.ops  # all ops are registered before the registry is kept
     from gradloom.compiler.ir import Op
 
     environment, registry = dict(os.environ), dict(Op.registry)
+    profile = hypothesis.settings.get_current_profile_name()
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  (seeding a page seeds the generators of old)
     gl.utils.clear_session()
     gl.utils.set_random_seed(0)
@@ -136,6 +139,7 @@ def own_surroundings() -> Iterator[Path]:
             random.setstate(states[0])
             np.random.set_state(states[1])  # noqa: NPY002
             gl.utils.clear_session()
+            hypothesis.settings.load_profile(profile)
 
 
 def _without_trailing_space(text: str) -> str:

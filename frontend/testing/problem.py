@@ -72,6 +72,9 @@ class Problem:
         """The values of all nodes at a point, with cotangents and directions drawn from a seed."""
         rng = np.random.default_rng(seed)
         given = {**self.trace.arguments(), **self.graph.captured, **arrays}
+        if sum(output.type.size for output in self.outputs) == 1:
+            # The gradient of a scalar is best shown as it is.
+            given |= {label(value): np.ones(value.shape, value.dtype.numpy) for value in self.cotangents}
         for value in self.graph.inputs:
             if label(value) not in given:
                 given[label(value)] = signed(rng, value.shape).astype(value.dtype.numpy)

@@ -1,4 +1,7 @@
-"""The profile of hypothesis for continuous integration, and the settings under which gradient properties run."""
+"""The profile of hypothesis for continuous integration, and the settings under which gradient properties run.
+
+Importing this module registers the profile.
+"""
 
 from __future__ import annotations
 
@@ -51,3 +54,6 @@ def property_settings(max_examples: int) -> Any:
         report_multiple_bugs=False,
         suppress_health_check=list(dict.fromkeys(health)),
     )
+
+
+import_hypothesis()

@@ -15,10 +15,8 @@ import pytest
 
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Register the profile before hypothesis's own plugin looks for it."""
-    from gradloom.testing.profiles import PROFILE, import_hypothesis
-
-    if getattr(early_config.known_args_namespace, "hypothesis_profile", None) == PROFILE:
-        import_hypothesis()
+    if str(getattr(early_config.known_args_namespace, "hypothesis_profile", None)).startswith("gradloom"):
+        import gradloom.testing.profiles  # noqa: F401 - registers it
 
 
 def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: Any) -> pytest.Item | None:

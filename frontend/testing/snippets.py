@@ -20,6 +20,9 @@ import numpy as np
 from gradloom.testing.arguments import is_array, taken_apart
 from gradloom.testing.problem import Function
 
+LINE = 80
+"""Characters up to which an array stays on one line."""
+
 WRITTEN_OUT = 200
 """Elements of the largest array that is written number by number."""
 
@@ -75,6 +78,9 @@ def _array(array: np.ndarray, imports: set[str]) -> str:
         return f"np.frombuffer({packed}, {array.dtype.name!r}).reshape({array.shape})"
     text = np.array2string(array, separator=", ", threshold=WRITTEN_OUT + 1, floatmode="unique", max_line_width=10**6)
     text = re.sub(r"\b(nan|inf)\b", r"np.\1", re.sub(r"\s+", " ", text))
+    text = text.replace("[ ", "[").replace(" ,", ",").replace(" ]", "]")
+    if len(text) > LINE:
+        text = re.sub(r"\], (?=\[)", "],\n            ", text)
     return f"np.array({text}, {array.dtype.name!r})"
 
 
