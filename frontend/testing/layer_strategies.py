@@ -11,6 +11,7 @@ import numpy as np
 from gradloom import layers as all_layers
 from gradloom.compiler.ir import Value
 from gradloom.layers import Layer
+from gradloom.naming import snake_case
 from gradloom.testing.arguments import STATIC
 from gradloom.testing.profiles import import_hypothesis
 from gradloom.testing.strategies import tensor
@@ -41,7 +42,8 @@ class LayerCall:
         first = self.x[0] if isinstance(self.x, list) else self.x
         if trace is None or not isinstance(first, Value):
             raise TypeError("LayerCall: Expected to be called while a graph is traced, as check_gradients does")
-        layer = self.layer(**self.config, dtype=first.dtype.numpy_name)
+        name = self.config.get("name", snake_case(self.layer.__name__))
+        layer = self.layer(**{**self.config, "name": name, "dtype": first.dtype.numpy_name})
         layer.build(map_leaves(lambda leaf: leaf.shape, self.x))
         for variable, weight in zip(layer.trainable_weights, self.weights, strict=True):
             trace.assign(variable, weight)
