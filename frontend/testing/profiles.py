@@ -52,6 +52,8 @@ def property_settings(max_examples: int) -> Any:
         max_examples=max_examples,
         deadline=None,
         report_multiple_bugs=False,
+        # Which lines of NumPy only failing examples run explains nothing, and takes long to find out.
+        phases=[phase for phase in parent.phases if phase is not hypothesis.Phase.explain],
         suppress_health_check=list(dict.fromkeys(health)),
     )
 

@@ -242,6 +242,17 @@ def test_products_with_zeros_have_exact_derivatives() -> None:
     assert mixed.tolist() == [0, 15, 0, 0]
 
 
+def test_the_gradient_of_a_power_is_differentiated_by_an_exponent_of_0() -> None:
+    graph = Graph()
+    x, y = (graph.input(label, TensorType(F64, (3,))) for label in "xy")
+    (by_x,) = gradients([ops.power(x, y)], [x])
+    # y·x^(y−1), by y at y = 0: 1/x; at x = 0 nothing is NaN.
+    (mixed,) = gradients([by_x], [y], [graph.constant(np.array([1.0, 1.0, 0.0]))])
+    first, second = evaluate(graph, [by_x, mixed], x=[0.5, 4, 0], y=[0, 0, 0])
+    assert first.tolist() == [0, 0, 0]
+    np.testing.assert_allclose(second[:2], [2, 0.25])
+
+
 def test_equal_maxima_share_the_gradient() -> None:
     graph = Graph()
     x = graph.input("x", TensorType(F64, (4,)))

@@ -203,6 +203,15 @@ def test_what_is_not_finite_is_refused_or_found() -> None:
     assert error.check == "finite" and "= custom_gradient" in error.node
 
 
+def test_points_at_kinks_are_moved_or_passed_by() -> None:
+    assert not check_gradients(ops.relu, np.zeros(3), compiled=False).skipped
+    # Equal operands stay equal wherever the point is moved.
+    checks = check_gradients(lambda x: ops.maximum(x, x) * 2.0, X, compiled=False)
+    assert checks.skipped and "gradient" not in checks.made and "directions skipped" in str(checks)
+    at_a_pole = check_gradients(lambda x: ops.sqrt(x - x) * x, X, compiled=False)
+    assert at_a_pole.skipped
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="order of at least 1"):
         check_gradients(lambda x: x, X, order=0)
