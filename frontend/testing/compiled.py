@@ -12,7 +12,8 @@ from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Constant, Graph, Input, Value
 from gradloom.compiler.reducer import reduce
 from gradloom.compiler.types import F64
-from gradloom.graph_runs import compiled_anew, disagreements, drawn_arrays, run_program
+from gradloom.drawn_arrays import drawn_arrays
+from gradloom.graph_runs import compiled_anew, disagreements, run_program
 from gradloom.runtime.cpus import available_cpus
 from gradloom.runtime.threads import get_num_threads, set_num_threads
 from gradloom.testing.blame import first_wrong_value
