@@ -29,7 +29,7 @@ class Checks:
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {sum(self.made.values())} checks passed"]
-        lines += [f"  {check:<22} {count:>3} × " for check, count in self.made.items()]
+        lines += [f"  {check:<20}{count:>4}" for check, count in self.made.items()]
         if self.skipped:
             lines.append(f"  {self.skipped} directions skipped: they lead over a kink")
-        return "\n".join(line.rstrip(" ×") + (" times" if "×" in line else "") for line in lines)
+        return "\n".join(lines)
