@@ -98,7 +98,8 @@ class Builder:
     def parallel(self, blocks: int, name: str = "block") -> Iterator[Loop]:
         """Open the loop over the thread's share of `blocks` independent blocks."""
         with self._loop(self.begin, self.end, 1, (), name, blocks - 1, parallel=True) as loop:
-            yield loop
+            # Where there is one block, nothing is computed from its number.
+            yield Loop(loop.statement, ix.constant(0)) if blocks == 1 else loop
 
     @contextmanager
     def _loop(
