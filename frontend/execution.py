@@ -21,6 +21,7 @@ from gradloom.tracing import TracedGraph
 if TYPE_CHECKING:
     from gradloom.compiler.program import Program
     from gradloom.runtime.binding import Binding
+    from gradloom.variables import Variable
 
 
 class CompiledGraph:
@@ -97,6 +98,11 @@ class CompiledGraph:
         """Compute anew what follows from the weights alone, if it was computed for another `version` of them."""
         if self._preparation is not None:
             self._preparation.update(version)
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The variables that the program reads or writes."""
+        return self.traced.trace.variables
 
     def changed(self) -> None:
         """Note that variables were written."""
