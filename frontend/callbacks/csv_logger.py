@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any
 
 from gradloom.callbacks.callback import Callback, Logs
 
@@ -18,6 +20,7 @@ class CSVLogger(Callback):
     separator: between values. append: keep the lines that are there, for training that goes on; otherwise the first
     line of values replaces the file. Each line is handed to the system at the end of its epoch. Where
     `BackupAndRestore` goes on with an interrupted training, lines that are not of the training so far are cut off.
+    Raises OSError naming the file when it cannot be written; it has whole lines only.
     """
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
@@ -26,30 +29,46 @@ class CSVLogger(Callback):
         self.separator = separator
         self.append = append
         self.keys: list[str] | None = None
-        self._file: TextIO | None = None
+        self._file: io.FileIO | None = None
         self._kept = 0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         # Opened now, so that a path that cannot be written is told before hours of training; emptied later.
-        self._file = open(self.filename, "a", newline="", encoding="utf-8")  # noqa: SIM115 (`close` closes it)
+        self._file = open(self.filename, "ab", buffering=0)  # noqa: SIM115 (`close` closes it)
         self._kept = self._size() if self.append else 0
         self.keys = None
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        import csv
-
         assert self._file is not None
         logs = {} if logs is None else logs
-        writer = csv.writer(self._file, delimiter=self.separator)
-        if self._size() > self._kept:
-            self._file.truncate(self._kept)
+        lines = []
         if self.keys is None:
             self.keys = self._all_keys(logs)
-            if self._size() == 0:
-                writer.writerow(["epoch", *self.keys])
-        writer.writerow([epoch, *(_written(logs.get(key, MISSING)) for key in self.keys)])
-        self._file.flush()
+            lines += [["epoch", *self.keys]] if self._kept == 0 else []
+        lines.append([str(epoch), *(repr(float(logs[key])) if key in logs else MISSING for key in self.keys)])
+        try:
+            self._cut()
+            text = self._text(lines)
+            while text:
+                text = text[self._file.write(text) :]
+        except OSError as error:
+            error.filename = os.fspath(self.filename)
+            with suppress(OSError):
+                self._cut()  # off the half of a line that there was space for
+            raise
         self._kept = self._size()
+
+    def _cut(self) -> None:
+        assert self._file is not None
+        if self._size() > self._kept:
+            self._file.truncate(self._kept)
+
+    def _text(self, lines: list[list[str]]) -> bytes:
+        import csv
+
+        text = io.StringIO(newline="")
+        csv.writer(text, delimiter=self.separator).writerows(lines)
+        return text.getvalue().encode()
 
     def close(self) -> None:
         if self._file is not None:
@@ -73,7 +92,3 @@ class CSVLogger(Callback):
     def _size(self) -> int:
         assert self._file is not None
         return os.fstat(self._file.fileno()).st_size
-
-
-def _written(value: float | str) -> str:
-    return value if isinstance(value, str) else repr(float(value))

@@ -51,6 +51,11 @@ class ModelCheckpoint(MonitorCallback):
                 f"Received: filepath={self.filepath!r}"
             )
         self._frequency = SaveFrequency(save_freq)
+        if self._frequency.every is not None and save_best_only and monitor.startswith("val_"):
+            raise ValueError(
+                "Expected a monitor that the logs of batches have, such as 'loss', with save_freq as a number and "
+                f"save_best_only=True. Received: monitor={monitor!r}"
+            )
         self._epoch = 0
         if self._frequency.every is not None:
             self.on_train_batch_end = self._after_batch  # type: ignore[method-assign]

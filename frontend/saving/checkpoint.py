@@ -93,13 +93,15 @@ class Checkpoint:
         try:
             self._check(run)
             stream = None if state["stream"] is None else Stream(*state["stream"])
-            run.training.resume(stream, state["orders"], state["batches"], lambda: self._put_back(run))
-            run.epoch, run.logs = state["epoch"], state["logs"]
-            run.model.stop_training = state["stop_training"]
-            random_seed.go_on(*state["random"])
-            self._put_back(run)
+            orders, batches, random = state["orders"], state["batches"], state["random"]
+            epoch, logs, stop_training = state["epoch"], state["logs"], state["stop_training"]
+            _unpacked(state["callbacks"], self._arrays)
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise SavedFileError(f"{self._source}: Expected a whole checkpoint. Received: {error!r}") from error
+        run.training.resume(stream, orders, batches, lambda: self._put_back(run))
+        run.epoch, run.logs, run.model.stop_training = epoch, logs, stop_training
+        random_seed.go_on(*random)
+        self._put_back(run)
 
     def _check(self, run: TrainingRun) -> None:
         for name, expected in _fit(run).items():

@@ -2,8 +2,9 @@
 
     python full_disks.py FOLDER POINTS SEED tmpfs | limit
 
-tmpfs: on a file system of its own, mounted here, which is full at that point; for that the process has to be alone with
-its mounts (`unshare -m`). limit: the process is not allowed larger files. Prints how many trainings ended with an OSError.
+tmpfs: on a file system of its own, mounted here, which is full at that point; for that the process has to be alone
+with its mounts (`unshare -m`). limit: the process is not allowed larger files. Prints how many trainings there were;
+each has to end with an OSError.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import trainings
 
 import gradloom as gl
@@ -78,13 +80,9 @@ def main(folder: Path, points: int, seed: int, way: str) -> None:
         trainings.fit(model, [saving()], epochs=1)
         old = saving().path.read_bytes()
         model = trainings.new_model()
-        try:
-            with full(folder, free):
-                trainings.fit(model, [saving()])
-        except OSError as error:
-            assert error.errno == error_number and error.filename == str(saving().path), error
-        else:
-            raise AssertionError(f"point {point}, {free} bytes free: no error")
+        with pytest.raises(OSError, match="checkpoint.safetensors") as error, full(folder, free):
+            trainings.fit(model, [saving()])
+        assert error.value.errno == error_number and error.value.filename == str(saving().path)
         assert saving().path.read_bytes() == old and os.listdir(backup) == [saving().path.name]
         Checkpoint.read(saving().path)
         assert trainings.digest(model) == trainings.digest(two_epochs), "the epoch is done, the backup is not"

@@ -42,9 +42,7 @@ def new_model(width: int = 64) -> gl.Sequential:
 def fit(model: gl.Sequential, callbacks: Iterable[gl.callbacks.Callback] = (), epochs: int = EPOCHS) -> str:
     """Train, shuffled and with validation; return the digest of weights, optimizer and history."""
     watching = gl.callbacks.EarlyStopping(patience=EPOCHS, restore_best_weights=True)
-    history = model.fit(
-        *data(), BATCH_SIZE, epochs, verbose=0, callbacks=[watching, *callbacks], validation_split=0.2
-    )
+    history = model.fit(*data(), BATCH_SIZE, epochs, verbose=0, callbacks=[watching, *callbacks], validation_split=0.2)
     return digest(model, json.dumps(history.history))
 
 
