@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.passes.prepare import as_stored, split_prepare
 from gradloom.numerics import NumericsCheck
 from gradloom.runtime import memory
+from gradloom.runtime.interrupts import HeldBack
 from gradloom.runtime.locks import new_lock
 from gradloom.tracing import TracedGraph
 
@@ -76,8 +78,10 @@ class CompiledGraph:
         """Run one step and return its results in new arrays."""
         results = self.empty_results()
         self.prepare(self.version)
+        writes_state = bool(self.traced.trace.assigned)
         try:
-            self.run_steps(self.bind({**arrays, **results}))
+            with HeldBack() if writes_state else nullcontext():
+                self.run_steps(self.bind({**arrays, **results}))
         finally:
             self.changed()
         return results
