@@ -19,9 +19,9 @@ import numpy as np
 
 import gradloom as gl
 
-SAMPLES, FEATURES, CLASSES = 1100, 96, 16
+SAMPLES, FEATURES, CLASSES = 700, 96, 16
 BATCH_SIZE = 32
-EPOCHS = 6
+EPOCHS = 5
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
@@ -115,12 +115,12 @@ def check(model: gl.Sequential, expected: dict[int, list[np.ndarray]]) -> None:
     found = [variable.value for variable in variables(model)]
     for value, wanted in zip(found, values if len(found) == len(values) else values[: len(found)], strict=True):
         assert value.tobytes() == wanted.tobytes(), f"not the weights of {done} steps"
-    twin = new_model()
-    fit(twin, epochs=1)
+    twin: Any = new_model()
+    twin.optimizer.build(twin.trainable_variables)
     for variable, value in zip(variables(twin), values, strict=True):
         variable.assign(value)
-    assert twin.predict(X).tobytes() == model.predict(X).tobytes()
-    results = [one.evaluate(X, Y, verbose=0) for one in (twin, model)]
+    assert twin.predict(X[:64]).tobytes() == model.predict(X[:64]).tobytes()
+    results = [one.evaluate(X[:64], Y[:64], verbose=0) for one in (twin, model)]
     assert results[0] == results[1]
     fit(model, epochs=1)
     assert steps(model) == done + -(-int(SAMPLES * 0.9) // BATCH_SIZE)
