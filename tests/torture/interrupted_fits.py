@@ -129,6 +129,7 @@ def check(model: gl.Sequential, expected: dict[int, list[np.ndarray]]) -> None:
 
 
 def main(interrupts: int, seed: int) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Shells start background processes that ignore it.
     rng = random.Random(seed)
     keeper = Steps()
     fit(new_model(), callbacks=[keeper])

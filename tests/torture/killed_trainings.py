@@ -31,7 +31,7 @@ LONGEST_LIFE = 0.3
 
 
 class Reporter(gl.callbacks.BackupAndRestore):
-    """Says before and after each checkpoint which one it is, by the number of steps."""
+    """Says before (+) and after (-) each checkpoint which one it is, by its number of steps."""
 
     def __init__(self, folder: Path, pipe: int) -> None:
         super().__init__(folder, save_freq=1)
@@ -40,6 +40,10 @@ class Reporter(gl.callbacks.BackupAndRestore):
     def on_train_begin(self, logs: object = None) -> None:
         super().on_train_begin()
         self.say("-", self.steps)
+
+    def on_train_end(self, logs: object = None) -> None:
+        self.say(".", 0)  # the steps of no checkpoint: it is deleted
+        super().on_train_end()
 
     def _save(self) -> None:
         self.say("+", self.steps)
