@@ -164,9 +164,9 @@ class Training:
         """
         each_batch = callbacks.overrides("on_train_batch_begin", "on_train_batch_end")
         watched = callbacks.overrides("on_progress")
-        before = samples = 0
+        samples = 0
         for segment in self._segments:
-            done = min(max(self.batches - before, 0), segment.steps)
+            done = min(max(self.batches - segment.before, 0), segment.steps)
             samples += done * segment.samples
             with segment.open(by_steps=each_batch):
                 while done < segment.steps and not (self.batches and callbacks.model.stop_training):
@@ -175,7 +175,7 @@ class Training:
                             callbacks.call("on_train_batch_begin", self.batches, {})
                     steps = segment.advance(done, each_batch, epoch)
                     done, samples = done + steps, samples + steps * segment.samples
-                    self.batches = before + done
+                    self.batches = segment.before + done
                     interrupts.deliver()
                     if not (each_batch or watched):
                         continue
@@ -186,7 +186,6 @@ class Training:
                         if each_batch:
                             callbacks.call("on_train_batch_end", self.batches - 1, logs)
                         callbacks.call("on_progress", self.batches, logs)
-            before += segment.steps
         return samples
 
     def _begin_orders(self, stream: Stream | None) -> None:
