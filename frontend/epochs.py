@@ -14,8 +14,11 @@ from gradloom.callbacks import CallbackList
 from gradloom.compiler.errors import NumericsError
 from gradloom.data_adapter import Dataset
 from gradloom.execution import CompiledGraph
+from gradloom.random_seed import Stream
+from gradloom.runtime.interrupts import HeldBack
 from gradloom.step_graphs import ROWS, DataTypes
 from gradloom.training_setup import TrainingSetup
+from gradloom.variables import Variable
 
 if TYPE_CHECKING:
     from gradloom.programs import StepPrograms
@@ -93,7 +96,7 @@ def _segments(
 class Training:
     """A data set that is trained on epoch by epoch: programs are compiled and arrays bound when it is made.
 
-    shuffle: the generator that draws each epoch's order, None for the order of the data.
+    shuffle: the stream that each epoch's order is drawn from, None for the order of the data.
     """
 
     def __init__(
@@ -102,46 +105,100 @@ class Training:
         setup: TrainingSetup,
         data: Dataset,
         batch_size: int,
-        shuffle: np.random.Generator | None = None,
+        shuffle: Stream | None = None,
         steps_per_epoch: int | None = None,
     ) -> None:
+        self.samples = len(data)
+        self.batch_size = batch_size
+        self.batches = 0
+        """How many batches of the epoch that is on are done; 0 between epochs."""
         self._setup = setup
-        self._shuffle = shuffle
         self._order = np.arange(len(data), dtype=np.int32)
+        self._begin_orders(shuffle)
         full, rest = divmod(len(data), batch_size)
         if steps_per_epoch is not None and steps_per_epoch <= full:
             full, rest = steps_per_epoch, 0
         self._segments = _segments(programs.train, data, self._order, ((full, batch_size), (min(rest, 1), rest)))
+        self._put_back: Callable[[], None] | None = None
 
     @property
     def steps(self) -> int:
         """Batches in an epoch."""
         return sum(segment.steps for segment in self._segments)
 
+    @property
+    def variables(self) -> list[Variable]:
+        """All variables that a step reads or changes."""
+        return list(dict.fromkeys(one for segment in self._segments for one in segment.compiled.variables))
+
+    def resume(self, shuffle: Stream | None, orders: int, batches: int, put_back: Callable[[], None]) -> None:
+        """Go on after `batches` batches of an epoch, the order of which is number `orders` of the stream `shuffle`.
+
+        put_back: gives variables and callbacks what they had then, once the epoch has begun.
+        """
+        self._begin_orders(shuffle)
+        for _ in range(orders):
+            self._draw_order()
+        self.batches, self._put_back = batches, put_back if batches else None
+
     def run_epoch(self, callbacks: CallbackList, epoch: int | None = None) -> dict[str, float]:
-        """Train on all samples once; return the epoch's loss and metrics. `epoch` is its number from 0, for errors."""
-        if self._shuffle is not None:
-            self._shuffle.shuffle(self._order)
+        """Train on all samples once, or on those that are left; return the epoch's loss and metrics.
+
+        epoch: its number from 0, for errors.
+        """
+        if not self.batches:
+            self._draw_order()
+        # An interrupt finds the weights after a whole number of steps.
+        with HeldBack() as interrupts, self._setup.round():
+            if self._put_back is not None:
+                self._put_back()
+                self._put_back = None
+            samples = self._run_batches(callbacks, interrupts, epoch)
+            self.batches = 0
+            return self._setup.logs(samples)
+
+    def _run_batches(self, callbacks: CallbackList, interrupts: HeldBack, epoch: int | None) -> int:
+        """Run the batches that are left, unless the model's `stop_training` says that it is enough.
+
+        Returns how many samples there were since the epoch began.
+        """
         each_batch = callbacks.overrides("on_train_batch_begin", "on_train_batch_end")
         watched = callbacks.overrides("on_progress")
-        batches = samples = 0
-        with self._setup.round():
-            for segment in self._segments:
-                done = 0
-                with segment.open(by_steps=each_batch):
-                    while done < segment.steps:
+        samples = 0
+        for segment in self._segments:
+            done = min(max(self.batches - segment.before, 0), segment.steps)
+            samples += done * segment.samples
+            with segment.open(by_steps=each_batch):
+                while done < segment.steps and not (self.batches and callbacks.model.stop_training):
+                    if each_batch:
+                        with interrupts.let_through():
+                            callbacks.call("on_train_batch_begin", self.batches, {})
+                    steps = segment.advance(done, each_batch, epoch)
+                    done, samples = done + steps, samples + steps * segment.samples
+                    self.batches = segment.before + done
+                    interrupts.deliver()
+                    if not (each_batch or watched):
+                        continue
+                    logs = self._setup.logs(samples)
+                    if each_batch:
+                        segment.compiled.changed()
+                    with interrupts.let_through():
                         if each_batch:
-                            callbacks.call("on_train_batch_begin", batches, {})
-                        steps = segment.advance(done, each_batch, epoch)
-                        done, batches, samples = done + steps, batches + steps, samples + steps * segment.samples
-                        if not (each_batch or watched):
-                            continue
-                        logs = self._setup.logs(samples)
-                        if each_batch:
-                            segment.compiled.changed()
-                            callbacks.call("on_train_batch_end", batches - 1, logs)
-                        callbacks.call("on_progress", batches, logs)
-            return self._setup.logs(samples)
+                            callbacks.call("on_train_batch_end", self.batches - 1, logs)
+                        callbacks.call("on_progress", self.batches, logs)
+        return samples
+
+    def _begin_orders(self, stream: Stream | None) -> None:
+        self.stream = stream
+        self.orders = 0
+        """How many orders were drawn from the stream."""
+        self._generator = None if stream is None else stream.generator()
+        self._order[...] = np.arange(self.samples, dtype=np.int32)
+
+    def _draw_order(self) -> None:
+        self.orders += 1
+        if self._generator is not None:
+            self._generator.shuffle(self._order)
 
 
 class Testing:
@@ -165,15 +222,18 @@ class Testing:
     def run(self, callbacks: CallbackList) -> dict[str, float]:
         """Return loss and metrics over all samples."""
         batches = samples = 0
-        with self._setup.round():
-            callbacks.call("on_test_begin", {})
+        with HeldBack() as interrupts, self._setup.round():
+            with interrupts.let_through():
+                callbacks.call("on_test_begin", {})
             for segment in self._segments:
                 done = 0
                 with segment.open():
                     while done < segment.steps:
                         steps = segment.advance(done)
                         done, batches, samples = done + steps, batches + steps, samples + steps * segment.samples
-                        callbacks.call("on_test_progress", batches, self._setup.logs(samples))
+                        with interrupts.let_through():
+                            callbacks.call("on_test_progress", batches, self._setup.logs(samples))
             logs = self._setup.logs(self._samples)
-            callbacks.call("on_test_end", logs)
+            with interrupts.let_through():
+                callbacks.call("on_test_end", logs)
             return logs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,14 @@ from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.passes.prepare import as_stored, split_prepare
 from gradloom.numerics import NumericsCheck
 from gradloom.runtime import memory
+from gradloom.runtime.interrupts import HeldBack
 from gradloom.runtime.locks import new_lock
 from gradloom.tracing import TracedGraph
 
 if TYPE_CHECKING:
     from gradloom.compiler.program import Program
     from gradloom.runtime.binding import Binding
+    from gradloom.variables import Variable
 
 
 class CompiledGraph:
@@ -75,8 +78,10 @@ class CompiledGraph:
         """Run one step and return its results in new arrays."""
         results = self.empty_results()
         self.prepare(self.version)
+        writes_state = bool(self.traced.trace.assigned)
         try:
-            self.run_steps(self.bind({**arrays, **results}))
+            with HeldBack() if writes_state else nullcontext():
+                self.run_steps(self.bind({**arrays, **results}))
         finally:
             self.changed()
         return results
@@ -97,6 +102,11 @@ class CompiledGraph:
         """Compute anew what follows from the weights alone, if it was computed for another `version` of them."""
         if self._preparation is not None:
             self._preparation.update(version)
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The variables that the program reads or writes."""
+        return self.traced.trace.variables
 
     def changed(self) -> None:
         """Note that variables were written."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,9 @@ Shape = Sequence[int | None]
 
 class Metric(Constructed, ABC):
     """A figure over many batches: `update_state` in a trace, `result` on the host from the sums so far."""
+
+    better: Literal["min", "max"] | None = None
+    """Whether less or more of it is better; None where that is not known."""
 
     def __init__(self, name: str | None = None, dtype: str | DType | None = None) -> None:
         self.name = unique_name(snake_case(type(self).__name__)) if name is None else name
@@ -162,12 +165,16 @@ def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> V
 class Accuracy(MeanMetricWrapper):
     """How often predictions equal targets."""
 
+    better = "max"
+
     def __init__(self, name: str | None = "accuracy", dtype: str | DType | None = None) -> None:
         super().__init__(accuracy, name, dtype)
 
 
 class BinaryAccuracy(MeanMetricWrapper):
     """How often (prediction > threshold) equals the target, 0 or 1."""
+
+    better = "max"
 
     def __init__(
         self, name: str | None = "binary_accuracy", dtype: str | DType | None = None, threshold: float = 0.5
@@ -184,6 +191,8 @@ class BinaryAccuracy(MeanMetricWrapper):
 class CategoricalAccuracy(MeanMetricWrapper):
     """How often the largest prediction is at the one-hot target's place."""
 
+    better = "max"
+
     def __init__(self, name: str | None = "categorical_accuracy", dtype: str | DType | None = None) -> None:
         super().__init__(categorical_accuracy, name, dtype)
 
@@ -191,12 +200,16 @@ class CategoricalAccuracy(MeanMetricWrapper):
 class SparseCategoricalAccuracy(MeanMetricWrapper):
     """How often the largest prediction is at the target's class number."""
 
+    better = "max"
+
     def __init__(self, name: str | None = "sparse_categorical_accuracy", dtype: str | DType | None = None) -> None:
         super().__init__(sparse_categorical_accuracy, name, dtype)
 
 
 class TopKCategoricalAccuracy(MeanMetricWrapper):
     """How often the one-hot target's class is among the `k` largest predictions."""
+
+    better = "max"
 
     def __init__(
         self, k: int = 5, name: str | None = "top_k_categorical_accuracy", dtype: str | DType | None = None
@@ -210,6 +223,8 @@ class TopKCategoricalAccuracy(MeanMetricWrapper):
 
 class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     """How often the target's class number is among the `k` largest predictions."""
+
+    better = "max"
 
     def __init__(
         self, k: int = 5, name: str | None = "sparse_top_k_categorical_accuracy", dtype: str | DType | None = None
@@ -229,6 +244,8 @@ def _checked_k(k: int) -> int:
 
 class LossMetric(MeanMetricWrapper):
     """The mean over samples of a loss."""
+
+    better = "min"
 
     def __init__(self, loss: losses.Loss, name: str | None = None, dtype: str | DType | None = None) -> None:
         super().__init__(loss.call, loss.name if name is None else name, dtype)

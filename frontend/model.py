@@ -21,6 +21,7 @@ from gradloom.optimizers import Optimizer, OptimizerLike
 from gradloom.programs import StepPrograms
 from gradloom.random_seed import new_stream
 from gradloom.step_graphs import DataTypes
+from gradloom.training_run import TrainingRun
 from gradloom.training_setup import TrainingSetup, target_type
 from gradloom.trees import as_array, unflatten
 
@@ -50,6 +51,8 @@ class Model(Network):
         self.stop_training = False
         self.history: History | None = None
         """Loss and metrics of the last `fit`; of its whole epochs, if it was interrupted."""
+        self.training_run: TrainingRun | None = None
+        """The `fit` that is on."""
         self._setup: TrainingSetup | None = None
         self._programs = StepPrograms(self)
 
@@ -181,33 +184,28 @@ class Model(Network):
             setup, (x, y, sample_weight), class_weight, validation_split, validation_data
         )
         validation_size = _positive(validation_batch_size, batch_size, "validation_batch_size")
-        generator = new_stream().generator() if shuffle else None
-        training = Training(self._programs, setup, train, batch_size, generator, steps_per_epoch)
+        training = Training(
+            self._programs, setup, train, batch_size, new_stream() if shuffle else None, steps_per_epoch
+        )
         testing = None if validation is None else Testing(self._programs, setup, validation, validation_size)
         self._programs.report(verbose)
 
-        history = self.history = History()
-        listeners = [history, *_listed(callbacks)]
-        if verbose:
-            listeners.append(ProgbarLogger(verbose))
-        params = {"epochs": epochs, "steps": training.steps, "batch_size": batch_size, "verbose": verbose}
+        listeners = _listed(callbacks)
+        self.history = next((one for one in listeners if isinstance(one, History)), None) or History()
+        # What other callbacks add to the logs is shown and recorded, too.
+        listeners += [ProgbarLogger(verbose)] if verbose else []
+        listeners += [] if self.history in listeners else [self.history]
+        params = {
+            "epochs": epochs,
+            "steps": training.steps,
+            "batch_size": batch_size,
+            "verbose": verbose,
+            "do_validation": testing is not None,
+        }
         hooks = CallbackList(listeners, self, params)
         self.stop_training = False
-        logs: dict[str, float] = {}
-        hooks.call("on_train_begin", {})
-        try:
-            for epoch in range(initial_epoch, epochs):
-                hooks.call("on_epoch_begin", epoch, {})
-                logs = training.run_epoch(hooks, epoch)
-                if testing is not None and _is_due(validation_freq, epoch):
-                    logs |= {f"val_{name}": value for name, value in testing.run(hooks).items()}
-                hooks.call("on_epoch_end", epoch, logs)
-                if self.stop_training:
-                    break
-        finally:
-            hooks.close()
-        hooks.call("on_train_end", logs)
-        return history
+        TrainingRun(self, training, testing, hooks, range(initial_epoch, epochs), validation_freq).run()
+        return self.history
 
     def evaluate(
         self,
@@ -479,13 +477,6 @@ def _check_frequency(frequency: Any) -> None:
             "Expected validation_freq as a positive integer, or a list of epochs from 1 on. "
             f"Received: validation_freq={frequency!r}"
         )
-
-
-def _is_due(frequency: int | Sequence[int], epoch: int) -> bool:
-    """Whether validation follows epoch `epoch`, counted from 0."""
-    if isinstance(frequency, (int, np.integer)):
-        return (epoch + 1) % int(frequency) == 0
-    return epoch + 1 in frequency
 
 
 def _returned(logs: dict[str, float], return_dict: bool) -> float | list[float] | dict[str, float]:

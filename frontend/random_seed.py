@@ -68,6 +68,16 @@ def set_random_seed(seed: int) -> None:
     _streams.restart(int(seed))
 
 
+def streams_taken() -> tuple[int, int]:
+    """The session's seed, and how many streams were taken from it: where `go_on` goes on."""
+    return _streams.seed, _streams.taken
+
+
+def go_on(seed: int, taken: int) -> None:
+    """Let the next stream be the one that follows on `taken` streams of a seed."""
+    _streams.seed, _streams.taken = seed, taken
+
+
 def new_stream(seed: int | None = None) -> Stream:
     """Return the next stream of the session's seed, or the one that belongs to an explicit `seed`."""
     return _streams.take() if seed is None else Stream(int(seed), 0)

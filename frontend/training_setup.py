@@ -110,6 +110,20 @@ class TrainingSetup:
         return [metric for output in self.outputs for metric in (*output.plain, *output.weighted)]
 
     @property
+    def sums(self) -> list[Variable]:
+        """What the running losses and metrics are computed from."""
+        totals = [output.total for output in self.losses]
+        return totals + [variable for metric in self.metrics for variable in metric.variables]
+
+    def named_metrics(self) -> list[tuple[str, Metric]]:
+        """The metrics with their names in the logs."""
+        return [
+            (f"{output.prefix}{metric.name}", metric)
+            for output in self.outputs
+            for metric in (*output.plain, *output.weighted)
+        ]
+
+    @property
     def losses(self) -> list[OutputSetup]:
         """The outputs that have a loss."""
         return [output for output in self.outputs if output.loss is not None]
@@ -172,8 +186,7 @@ class TrainingSetup:
         A callback may test, or train, in the midst of an epoch: after such a round inside of another the sums are those
         of the outer one again.
         """
-        sums = [output.total for output in self.losses]
-        sums += [variable for metric in self.metrics for variable in metric.variables]
+        sums = self.sums
         outer = [variable.numpy() for variable in sums] if self._rounds else []
         self._rounds += 1
         try:
@@ -199,10 +212,7 @@ class TrainingSetup:
             logs["loss"] += mean * float(self._factors[output]) if output in self._factors else mean
             if output.prefix:
                 logs[f"{output.prefix}loss"] = mean
-        for output in self.outputs:
-            for metric in (*output.plain, *output.weighted):
-                logs[f"{output.prefix}{metric.name}"] = float(metric.result())
-        return logs
+        return logs | {name: float(metric.result()) for name, metric in self.named_metrics()}
 
     @property
     def names(self) -> list[str]:

@@ -24,6 +24,7 @@ from gradloom.layers.shapes import InputSpec, Shape, ShapeTree, is_shape, map_sh
 from gradloom.mixed_precision import PolicyLike, as_policy
 from gradloom.naming import snake_case, unique_name
 from gradloom.recording import find_recorded
+from gradloom.runtime.interrupts import HeldBack
 from gradloom.symbolic import Call, Called, SymbolicTensor, call_context, infer, record
 from gradloom.trees import flatten, is_literal, map_leaves, unflatten
 from gradloom.variables import Trace, Variable, current_layer_call, layer_call
@@ -426,8 +427,9 @@ class Layer(Constructed, Called):
                     f"Layer {self.name!r}, weight {variable.path!r}: Expected values of dtype "
                     f"{variable.dtype.numpy_name}. Received: {array.dtype}"
                 )
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
+        with HeldBack():
+            for variable, array in zip(variables, arrays, strict=True):
+                variable.assign(array)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Layer:
         """Return a layer like this one with weights of its own, equal to these.

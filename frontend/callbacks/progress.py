@@ -1,101 +1,19 @@
-"""Callbacks: what happens at the begin and end of training, epochs and batches."""
+"""Loss, metrics and time per step on the screen: a bar on a terminal, a line per epoch elsewhere."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from gradloom.model import Model
-
-Logs = Mapping[str, float]
+from gradloom.callbacks.callback import Callback, Logs
 
 BAR_LAYOUT = "{desc}: {n_fmt}/{total_fmt} |{bar}|"
 """The fields of a progress bar, as tqdm names them."""
 
 SHORTEST_BAR = 8
 """Columns of a bar that still shows something: beside it stands what leaves it as many."""
-
-
-class Callback:
-    """Base of callbacks: override the hooks that are needed.
-
-    `self.model` is the model, `self.params` says `epochs`, `steps`, `batch_size` and `verbose`. `logs` holds the
-    running loss and metrics. Many batches run in one native call: a callback that overrides a batch hook has Python
-    come back after every batch, which costs time.
-    """
-
-    def __init__(self) -> None:
-        self.model: Model | None = None
-        self.params: dict[str, Any] = {}
-
-    def set_model(self, model: Model) -> None:
-        """Called with the model before training."""
-        self.model = model
-
-    def set_params(self, params: Mapping[str, Any]) -> None:
-        """Called with what `fit` was told before training."""
-        self.params = dict(params)
-
-    def close(self) -> None:
-        """Called last, also when training was broken off."""
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Called when `fit` starts."""
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        """Called when `fit` ends, with the last epoch's logs."""
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Called when epoch `epoch` (from 0) starts."""
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Called when an epoch ends, after its validation: `logs` has `val_loss` and the like, too."""
-
-    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Called before batch `batch` (from 0) of an epoch."""
-
-    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Called after a batch, with the epoch's running loss and metrics."""
-
-    def on_progress(self, batch: int, logs: Logs | None = None) -> None:
-        """Called about ten times a second while an epoch runs, with the number of its batches that are done.
-
-        Keras has no such hook: it is for watching training without stopping after every batch. The model's weights are
-        those of the epoch's begin, or newer ones.
-        """
-
-    def on_test_begin(self, logs: Logs | None = None) -> None:
-        """Called when `evaluate`, or an epoch's validation, starts."""
-
-    def on_test_progress(self, batch: int, logs: Logs | None = None) -> None:
-        """Called about ten times a second while testing runs, with the number of batches that are done."""
-
-    def on_test_end(self, logs: Logs | None = None) -> None:
-        """Called when `evaluate`, or an epoch's validation, ends."""
-
-
-class History(Callback):
-    """Records loss and metrics of each epoch; `fit` returns it.
-
-    `history.history["loss"]` is a list with one number per epoch, `history.epoch` the epochs' numbers.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.history: dict[str, list[float]] = {}
-        self.epoch: list[int] = []
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        self.epoch = []
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self.epoch.append(epoch)
-        for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(value)
 
 
 class ProgbarLogger(Callback):
@@ -242,28 +160,3 @@ def _duration(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:.1f}s"
     return f"{seconds * 1e3:.1f}ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f}us"
-
-
-class CallbackList:
-    """Calls each hook on all callbacks in turn."""
-
-    def __init__(self, callbacks: Iterable[Callback], model: Model, params: Mapping[str, Any]) -> None:
-        self.callbacks = list(callbacks)
-        for callback in self.callbacks:
-            if not isinstance(callback, Callback):
-                raise TypeError(f"Expected instances of gl.callbacks.Callback. Received: {callback!r}")
-            callback.set_params(params)
-            callback.set_model(model)
-
-    def overrides(self, *hooks: str) -> bool:
-        """Whether a callback has a version of its own of one of these hooks."""
-        return any(getattr(type(c), hook) is not getattr(Callback, hook) for c in self.callbacks for hook in hooks)
-
-    def call(self, hook: str, *arguments: Any) -> None:
-        """Call the hook of that name on every callback."""
-        for callback in self.callbacks:
-            getattr(callback, hook)(*arguments)
-
-    def close(self) -> None:
-        """Let every callback leave things tidy."""
-        self.call("close")

@@ -1,0 +1,60 @@
+"""All callbacks of one call of `fit` or `evaluate`, called in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gradloom.callbacks.callback import Callback
+
+if TYPE_CHECKING:
+    from gradloom.model import Model
+
+
+class CallbackList:
+    """Calls each hook on all callbacks in turn, last on those that run last."""
+
+    def __init__(self, callbacks: Iterable[Callback], model: Model, params: Mapping[str, Any]) -> None:
+        self.model = model
+        self.callbacks = list(callbacks)
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(f"Expected instances of gl.callbacks.Callback. Received: {callback!r}")
+        self.callbacks.sort(key=lambda callback: callback.runs_last)
+        for callback in self.callbacks:
+            callback.set_params(params)
+            callback.set_model(model)
+
+    def overrides(self, *hooks: str) -> bool:
+        """Whether a callback, its class or the instance, has a version of its own of one of these hooks."""
+        return any(
+            getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
+            for callback in self.callbacks
+            for hook in hooks
+        )
+
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Call the hook of that name on every callback."""
+        for callback in self.callbacks:
+            getattr(callback, hook)(*arguments)
+
+    def close(self) -> None:
+        """Let every callback leave things tidy."""
+        self.call("close")
+
+    def states(self) -> list[tuple[str, dict[str, Any]]]:
+        """The class and the state of every callback that has one."""
+        pairs = ((type(callback).__name__, callback.get_state()) for callback in self.callbacks)
+        return [(name, state) for name, state in pairs if state]
+
+    def set_states(self, states: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Give callbacks their states back: those of one class in order.
+
+        A callback that is new begins anew, and the state of one that is gone is passed over.
+        """
+        waiting = list(self.callbacks)
+        for name, state in states:
+            callback = next((one for one in waiting if type(one).__name__ == name), None)
+            if callback is not None:
+                waiting.remove(callback)
+                callback.set_state(state)

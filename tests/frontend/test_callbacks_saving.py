@@ -1,0 +1,310 @@
+"""Callbacks that save: models at times, and all that an interrupted training needs to go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from callback_runs import X, Y, new_model, run
+
+import gradloom as gl
+from gradloom.callbacks import BackupAndRestore, ModelCheckpoint
+from gradloom.saving.checkpoint import KEY
+from gradloom.saving.tensor_file import SavedFileError, read_tensors, write_tensors
+
+FILE = "checkpoint.safetensors"
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def loaded(path: Path) -> list[bytes]:
+    model = new_model()
+    model.load_weights(path)
+    return bits(model)
+
+
+def bits(model: gl.Sequential) -> list[bytes]:
+    return [array.tobytes() for array in model.get_weights()]
+
+
+def test_weights_are_saved_after_each_epoch_under_names_with_numbers(tmp_path: Path) -> None:
+    kept: list[Any] = []
+    keeping = gl.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(bits(model)))
+    model = new_model()
+    path = tmp_path / "new" / "{epoch:02d}-{loss:.2f}.safetensors"
+    run([ModelCheckpoint(path, save_weights_only=True), keeping], [0.5, 0.25], model=model)
+    assert files(tmp_path) == ["new/01-0.50.safetensors", "new/02-0.25.safetensors"]
+    assert [loaded(tmp_path / name) for name in files(tmp_path)] == kept
+
+
+def test_whole_models_are_saved_and_loaded(tmp_path: Path) -> None:
+    model, path = new_model(), tmp_path / "model.gradloom"
+    run(ModelCheckpoint(path), [1, 1], model=model)
+    other = gl.models.load_model(path)
+    assert bits(other) == bits(model)
+    assert [one.value.tobytes() for one in other.optimizer.variables] == [
+        one.value.tobytes() for one in model.optimizer.variables
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "saved"),
+    [
+        ({}, [3, 2, 4, 1], [1, 2, 4]),
+        ({"mode": "max"}, [3, 2, 4, 1], [1, 3]),
+        ({"initial_value_threshold": 2.5}, [3, 2, 4, 1], [2, 4]),
+    ],
+)
+def test_only_the_best_is_saved(options: dict[str, Any], values: list[float], saved: list[int], tmp_path: Path) -> None:
+    path = tmp_path / "{epoch}.safetensors"
+    run(ModelCheckpoint(path, "loss", 0, True, True, **options), values)
+    assert files(tmp_path) == [f"{epoch}.safetensors" for epoch in saved]
+
+
+def test_batches_are_counted_across_epochs(tmp_path: Path) -> None:
+    path = tmp_path / "{epoch}-{batch}.safetensors"
+    run(ModelCheckpoint(path, save_weights_only=True, save_freq=3), [0] * 5)  # of two batches each
+    assert files(tmp_path) == ["2-1.safetensors", "3-2.safetensors", "5-1.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filepath": "m.keras"}, "Expected a filepath that ends in .gradloom with save_weights_only=False"),
+        ({"filepath": "m.gradloom", "save_weights_only": True}, "ends in .safetensors or .weights.h5 with"),
+        ({"filepath": "m.gradloom", "save_freq": 0}, "Expected save_freq as 'epoch' or a positive number"),
+        ({"filepath": "m.gradloom", "save_freq": "batch"}, "Received: save_freq='batch'"),
+        ({"filepath": "m.gradloom", "save_freq": 5, "save_best_only": True}, "monitor that the logs of batches have"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelCheckpoint(**options)
+
+
+def test_unknown_fields_of_a_path_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "{val_loss}.safetensors"
+    with pytest.raises(
+        ValueError, match="Expected fields among epoch, loss, accuracy in filepath. Received: 'val_loss'"
+    ):
+        run(ModelCheckpoint(path, save_weights_only=True), [1])
+
+
+# BackupAndRestore.
+
+
+class Interrupt(gl.callbacks.Callback):
+    """Breaks training off after so many steps."""
+
+    runs_last = True
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if int(self.model.optimizer.iterations) == self.steps:  # type: ignore[union-attr]
+            raise KeyboardInterrupt
+
+
+def everything(folder: Path, log: str) -> list[gl.callbacks.Callback]:
+    """A callback of each kind that has a state, or changes the model's."""
+    return [
+        gl.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
+        gl.callbacks.ReduceLROnPlateau("loss", factor=0.7, patience=1, min_delta=0.05),
+        gl.callbacks.EarlyStopping("val_accuracy", patience=3, restore_best_weights=True),
+        gl.callbacks.CSVLogger(folder / log),
+        gl.callbacks.ModelCheckpoint(folder / f"{log}.safetensors", "loss", 0, True, True),
+    ]
+
+
+SGD, ADAM = "momentum and a rate that callbacks set", "Adam with weight decay and a schedule"
+
+
+def network(kind: str) -> gl.Sequential:
+    gl.utils.clear_session()
+    gl.utils.set_random_seed(5)
+    layers = gl.layers
+    model = gl.Sequential(
+        [
+            layers.Dense(8, activation="relu", input_shape=(4,)),
+            layers.BatchNormalization(),
+            layers.Dropout(0.3),
+            layers.Dense(2, activation="softmax"),
+        ]
+    )
+    optimizer: Any = gl.optimizers.SGD(0.1, momentum=0.9)
+    if kind == ADAM:
+        rate = gl.optimizers.schedules.PolynomialDecay(0.05, 15)
+        optimizer = gl.optimizers.Adam(rate, weight_decay=0.01, amsgrad=True)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def train(kind: str, callbacks: list[gl.callbacks.Callback], seed: int = 5) -> tuple[Any, ...]:
+    """Train, and train again; return the bits of everything that is left."""
+    model = network(kind)
+    gl.utils.set_random_seed(seed)
+    history = model.fit(X, Y, batch_size=5, epochs=5, verbose=0, validation_split=0.25, callbacks=callbacks)
+    model.fit(X, Y, batch_size=5, verbose=0)  # in the order that follows
+    state = [variable.value.tobytes() for variable in [*model.weights, *model.optimizer.variables]]
+    return state, history.epoch, history.history
+
+
+@pytest.mark.parametrize("kind", [SGD, ADAM])
+@pytest.mark.parametrize("save_freq", ["epoch", 1, 3])
+def test_training_goes_on_as_if_it_had_not_been_interrupted(kind: str, save_freq: Any, tmp_path: Path) -> None:
+    """It is interrupted again and again, in the midst of epochs of four batches and between them."""
+
+    def callbacks(log: str) -> list[gl.callbacks.Callback]:
+        return everything(tmp_path, log) if kind == SGD else []
+
+    expected = train(kind, callbacks("whole"))
+    backup = BackupAndRestore(tmp_path / "backup", save_freq)
+    for seed, steps in enumerate((6, 7, 8, 11), start=5):
+        with pytest.raises(KeyboardInterrupt):
+            train(kind, [*callbacks("resumed"), backup, Interrupt(steps)], seed)
+    assert train(kind, [*callbacks("resumed"), backup], 77) == expected
+    assert files(tmp_path / "backup") == []
+    if kind == SGD:
+        for ending in ("", ".safetensors"):
+            logs = [(tmp_path / f"{name}{ending}").read_bytes() for name in ("whole", "resumed")]
+            assert logs[0] == logs[1]
+
+
+def test_callbacks_come_before_the_backup_wherever_they_are_listed(tmp_path: Path) -> None:
+    """A training that was to stop stops, though it was killed between its last backup and its end."""
+
+    class Killed(gl.callbacks.Callback):
+        runs_last = True
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if self.model.stop_training:  # type: ignore[union-attr]
+                raise KeyboardInterrupt
+
+    model = new_model()
+    callbacks = [BackupAndRestore(tmp_path), gl.callbacks.EarlyStopping("loss")]
+    with pytest.raises(KeyboardInterrupt):
+        run([*callbacks, Killed()], [1, 2, 1, 1], model=model)
+    again = new_model()
+    assert run(callbacks, [1, 2, 1, 1], model=again).epoch == [0, 1]
+    assert bits(again) == bits(model)
+
+
+def test_a_checkpoint_that_stays_is_gone_on_from(tmp_path: Path) -> None:
+    backup = BackupAndRestore(tmp_path, delete_checkpoint=False)
+    model = new_model()
+    run(backup, [1, 2], model=model)
+    assert files(tmp_path) == [FILE]
+    again = new_model()
+    history = run(backup, [1, 2], model=again)
+    assert bits(again) == bits(model) and int(again.optimizer.iterations) == 4
+    assert history.history["loss"] == [1, 2]
+    assert run(backup, [1, 2, 3], model=new_model()).epoch == [0, 1, 2]
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".writing-0123456789abcdef").write_bytes(b"half")
+    run(BackupAndRestore(tmp_path, delete_checkpoint=False), [1])
+    assert files(tmp_path) == [FILE]
+
+
+def other_width() -> gl.Sequential:
+    model = gl.Sequential([gl.layers.Dense(3, activation="softmax", input_shape=(4,))])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def deeper() -> gl.Sequential:
+    layers = gl.layers
+    model = gl.Sequential([layers.Dense(2, input_shape=(4,)), layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (
+            other_width,
+            {},
+            r"Expected 'dense\w*/kernel' of float32\[4, 3\]. Received: 'dense/kernel' of float32\[4, 2\]",
+        ),
+        (deeper, {}, "Expected a checkpoint with 4 variables of the model. Received: 2"),
+        (lambda: new_model("adam"), {}, "training with optimizer 'Adam'. Received: one with 'SGD'"),
+        (
+            lambda: new_model(gl.optimizers.SGD(gl.optimizers.schedules.PolynomialDecay(0.1, 5))),
+            {},
+            "learning rate schedule 'PolynomialDecay'. Received: one with None",
+        ),
+        (lambda: new_model(gl.optimizers.SGD(0.1, momentum=0.5)), {}, "variables of the optimizer"),
+        (new_model, {"validation_split": 0.5}, "training with samples 12. Received: one with 24"),
+        (new_model, {"shuffle": False}, "training with shuffle False. Received: one with True"),
+    ],
+)
+def test_a_checkpoint_of_another_training_changes_nothing(
+    make: Callable[[], gl.Sequential], options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    backup = BackupAndRestore(tmp_path, delete_checkpoint=False)
+    run(backup, [1])
+    model, before = make(), (tmp_path / FILE).read_bytes()
+    weights = bits(model)
+    with pytest.raises(SavedFileError, match=message):
+        run(backup, [1, 2], model=model, **options)
+    assert bits(model) == weights and int(model.optimizer.iterations) == 0
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path: Path) -> None:
+    backup, path = BackupAndRestore(tmp_path, delete_checkpoint=False), tmp_path / FILE
+    run(backup, [1])
+    whole = path.read_bytes()
+    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    arrays, metadata = read_tensors(path)
+    for damage, message in ((flipped, "damaged"), (whole[:-1], "Expected a file in the safetensors format")):
+        path.write_bytes(damage)
+        with pytest.raises(SavedFileError, match=f"{FILE}.*{message}"):
+            run(backup, [1, 2])
+    state = json.loads(metadata[KEY])
+    for key in state:
+        less = {name: value for name, value in state.items() if name != key}
+        write_tensors(path, arrays, {KEY: json.dumps(less)})
+        model = new_model()
+        weights = bits(model)
+        with pytest.raises(SavedFileError, match="Expected a (whole )?checkpoint"):
+            run(backup, [1, 2], model=model)
+        assert bits(model) == weights
+    write_tensors(path, arrays)
+    with pytest.raises(SavedFileError, match="Expected a checkpoint. Received: a file of tensors without its state"):
+        run(backup, [1, 2])
+
+
+def test_states_keep_arrays_numbers_and_what_holds_them(tmp_path: Path) -> None:
+    class Stateful(gl.callbacks.Callback):
+        state: dict[str, Any]
+
+        def get_state(self) -> dict[str, Any]:
+            return self.state
+
+        def set_state(self, state: Any) -> None:
+            self.state = dict(state)
+
+    one, other = Stateful(), Stateful()
+    one.state = {
+        "array": np.arange(6, dtype=np.int16).reshape(2, 3),
+        "nested": [{"dict": None, "array": True}, [np.float32(0.1), "text"]],
+        "numbers": [float("inf"), -0.0, 2**70],
+    }
+    run([one, BackupAndRestore(tmp_path, delete_checkpoint=False)], [1])
+    run([other, BackupAndRestore(tmp_path)], [1])
+    assert other.state.pop("array").tolist() == one.state.pop("array").tolist()
+    assert other.state == {**one.state, "nested": [{"dict": None, "array": True}, [float(np.float32(0.1)), "text"]]}
+    one.state = {"what": object()}
+    with pytest.raises(TypeError, match="Expected numbers, strings, arrays, lists and dicts in a callback's state"):
+        run([one, BackupAndRestore(tmp_path)], [1])
