@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,13 +23,13 @@ from typing import TypeVar
 
 from gradloom.compiler.errors import GradloomError
 from gradloom.compiler.program import Program, ProgramError
+from gradloom.runtime.files import TEMPORARY, published
 from gradloom.runtime.locks import new_lock
 
 DEFAULT_LIMIT = 1 << 30
 
 _MAGIC = b"GLCACHE1"
 _PROGRAM, _TEXT = ".program", ".text"
-_TEMPORARY = ".writing-"
 _ABANDONED_NS = 3600 * 10**9
 _HEADER_BYTES = len(_MAGIC) + 64
 
@@ -115,7 +114,8 @@ def _store(key: str, suffix: str, content: bytes) -> None:
     try:
         # Others must not write here: what lies in this folder is executed.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _publish(folder / _file_name(key, suffix), entry)
+        with published(folder / _file_name(key, suffix), mode=0o600) as file:
+            file.write(entry)
         _shrink(folder, limit)
     except OSError as error:
         _log.debug("the cache folder %s cannot be written: %s", folder, error)
@@ -199,20 +199,6 @@ def _unpack(entry: bytes, digest: bytes) -> bytes:
     return body[32:]
 
 
-def _publish(path: Path, entry: bytes) -> None:
-    """Write a file that appears under its name only when all of it is on the disk."""
-    descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(entry)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        _remove(Path(temporary))
-        raise
-
-
 def _shrink(folder: Path, limit: int) -> None:
     """Remove the least recently used entries above the limit, and files that a killed process left half written."""
     entries = sorted(_entries(folder), key=lambda entry: entry[0])
@@ -222,7 +208,7 @@ def _shrink(folder: Path, limit: int) -> None:
             break
         excess -= size
         _remove(path)
-    for written, _, path in _files(folder, _TEMPORARY, ""):
+    for written, _, path in _files(folder, TEMPORARY, ""):
         if written < time.time_ns() - _ABANDONED_NS:
             _remove(path)
 

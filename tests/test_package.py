@@ -37,7 +37,18 @@ COMPILER_ORDER = [
 SHARED = {"collection", "errors", "program"}
 """Parts of the compiler that know no other but types, and that every part may import."""
 RUNTIME_MAY_IMPORT = {"gradloom.compiler.errors", "gradloom.compiler.program", "gradloom.compiler.types"}
-LAZY = ["llvmlite", "ml_dtypes", "networkx", "graphviz", "hypothesis", "PIL", "tqdm", "matplotlib"]
+LAZY = [
+    "llvmlite",
+    "ml_dtypes",
+    "networkx",
+    "graphviz",
+    "hypothesis",
+    "PIL",
+    "tqdm",
+    "matplotlib",
+    "safetensors",
+    "h5py",
+]
 
 
 def module_files() -> dict[str, Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 import gradloom as gl
 from gradloom.compiler.errors import GradloomError
+from gradloom.runtime.files import published
 
 Epochs = list[dict[str, float]]
 
@@ -22,15 +22,8 @@ def save(file: Path, model: gl.Model, settings: Mapping[str, Any], history: Sequ
     arrays = {f"weight_{n}": variable.value for n, variable in enumerate(model.weights)}
     arrays |= {f"optimizer_{n}": variable.value for n, variable in enumerate(_optimizer_state(model))}
     note = json.dumps({"settings": settings, "history": history})
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            np.savez(stream, note=np.array(note), **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with published(file) as stream:
+        np.savez(stream, note=np.array(note), **arrays)
 
 
 def restore(file: Path, model: gl.Model, settings: Mapping[str, Any], reasons: Mapping[str, str]) -> Epochs:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from gradloom.compiler.errors import GradloomError
+from gradloom.runtime.files import put_in_place
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -71,9 +72,7 @@ def fetch(url: str, destination: Path, md5: str | None = None, size: int | None 
         # write the same bytes to the same places.
         with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
             _complete(url, file, _Published(md5, size))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(destination)
+            put_in_place(file, part, destination)
     except _WrongContent:
         part.unlink(missing_ok=True)
         raise

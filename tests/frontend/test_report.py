@@ -192,7 +192,6 @@ def test_save_returns_the_path(inspection: Inspection, tmp_path: Path) -> None:
     path = inspection.save(tmp_path / "report.html")
     assert path == tmp_path / "report.html"
     assert path.read_text(encoding="utf-8") == report_html(inspection)
-    assert path.stat().st_mode & 0o777 == 0o666 & ~page._umask()
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
@@ -204,8 +203,7 @@ def test_save_leaves_the_old_file_when_it_fails(
 
     target = tmp_path / "report.html"
     target.write_text("before")
-    owner: Any = {"fsync": os, "replace": Path}[broken]
-    monkeypatch.setattr(owner, broken, fail)
+    monkeypatch.setattr(os, broken, fail)
     with pytest.raises(OSError, match="No space left"):
         inspection.save(target)
     assert target.read_text() == "before"

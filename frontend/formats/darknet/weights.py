@@ -28,6 +28,7 @@ from gradloom.layers import Conv2D, Dense, Layer
 from gradloom.model import Model
 from gradloom.network import Network
 from gradloom.runtime.cpus import available_cpus
+from gradloom.runtime.files import published
 from gradloom.variables import Variable
 
 _VERSIONS = ((0, 1), (0, 2))
@@ -114,7 +115,6 @@ def save_weights(model: Model, path: str | os.PathLike[str]) -> None:
     Version and number of images seen are those of the file that the model was loaded from, otherwise 0.2 and 0.
     Raises WeightsError for a model with weights that the format has no place for.
     """
-    path = Path(path)
     model.require_built("save_weights")
     variables = [variable for record in records(model) for variable in record.variables()]
     missing = [variable.path for variable in model.weights if variable not in set(variables)]
@@ -123,17 +123,10 @@ def save_weights(model: Model, path: str | os.PathLike[str]) -> None:
             f"Model {model.name!r}: Expected weights of convolutions and connected layers, with Darknet's batch "
             f"normalization, only. Received: {', '.join(missing)}"
         )
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(_headers.get(model, Header()).pack())
-            for variable in variables:
-                file.write(_to_file(variable.value))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with published(path) as file:
+        file.write(_headers.get(model, Header()).pack())
+        for variable in variables:
+            file.write(_to_file(variable.value))
 
 
 def records(model: Model) -> Sequence[Record]:

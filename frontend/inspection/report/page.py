@@ -7,11 +7,9 @@ longer ones (LLVM IR and assembly of large networks) are deflated, and the brows
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
 import json
 import os
-import tempfile
 import zlib
 from functools import cache
 from html import escape
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING
 from gradloom.compiler.collection import no_garbage_collection
 from gradloom.inspection.report.document import report_document
 from gradloom.inspection.stages import GRAPH_STAGES
+from gradloom.runtime.files import published
 
 if TYPE_CHECKING:
     from gradloom.inspection.inspection import Inspection
@@ -36,30 +35,10 @@ PLAIN_BYTES = 400_000
 
 def save_report(inspection: Inspection, path: str | os.PathLike[str], profile: Profile | None = None) -> Path:
     """Write the report to `path`, which is replaced as a whole or not at all; return it."""
-    target = Path(path)
-    # An error names this path, not the temporary file's; and it comes before the work.
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target))
-    content = report_html(inspection, profile).encode()
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        # Nobody has asked for the temporary file, so its name would say nothing.
-        raise type(error)(error.errno, error.strerror, str(target)) from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return target
+    # Opened first: an error of the path comes before the work.
+    with published(path) as file:
+        file.write(report_html(inspection, profile).encode())
+    return Path(path)
 
 
 def report_html(inspection: Inspection, profile: Profile | None = None) -> str:
@@ -120,9 +99,3 @@ def _digest(text: str) -> str:
 @cache
 def _file(name: str) -> str:
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
