@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -60,6 +61,15 @@ class Network(Layer):
     @property
     def _has_own_call(self) -> bool:
         return type(self).call is not Network.call
+
+    @property
+    def listed_layers(self) -> list[Layer] | None:
+        return None if self._call_graph is None or self._has_own_call else self.layers
+
+    @property
+    def recorded_graph(self) -> CallGraph | None:
+        """The calls that a network was made of, with symbolic inputs and outputs; None where it calls its layers."""
+        return None if self._has_own_call else self._call_graph
 
     @property
     def call_graph(self) -> CallGraph:
@@ -211,6 +221,30 @@ class Network(Layer):
                 raise ShapeError(
                     f"Model {self.name!r}, {where}: Expected {mismatch}. Received: {data} of shape {shape}"
                 )
+
+    # Keeping it.
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights into a file, whole or not at all: `.safetensors`, `.gradloom` or Keras's `.weights.h5`.
+
+        Raises `ValueError` for another suffix and for a model that is not built, OSError when it cannot be written.
+        """
+        from gradloom.saving.weights import save_weights
+
+        save_weights(self, path)
+
+    def load_weights(self, path: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
+        """Give the model the weights of a file that `save_weights` wrote, or Keras's `save_weights` as `.weights.h5`.
+
+        They are found by name: that of the layers, one inside another, without the numbers of automatic names, and
+        that of the weight (`gl.saving`); in Keras's files by classes and places, as Keras does.
+        skip_mismatch: load what fits in name and shape, and warn of the rest.
+        Raises `SavedFileError`, a ValueError, for a damaged file and, listing what was expected and what came, for
+        weights that do not fit; the model is then as it was.
+        """
+        from gradloom.saving.weights import load_weights
+
+        load_weights(self, path, skip_mismatch)
 
     # Looking at it.
 

@@ -83,6 +83,10 @@ class Sequential(Model):
         return list(self._layers)
 
     @property
+    def listed_layers(self) -> list[Layer]:
+        return self.layers
+
+    @property
     def _has_fixed_inputs(self) -> bool:
         return True
 

@@ -35,6 +35,25 @@ def _within(values: Iterable[Any], kind: type[T], open_containers: set[int]) -> 
             yield from _within(inside, kind, open_containers | {id(value)})
 
 
+def held_by_path(attributes: Mapping[str, Any], kind: type[T]) -> dict[str, T]:
+    """Return what `held` does, each by the way to it: "encoder", "blocks/0", "heads/left"."""
+    found: dict[T, str] = {}
+    _note_paths(attributes, kind, "", (), found)
+    return {path: item for item, path in found.items()}
+
+
+def _note_paths(items: Mapping[Any, Any], kind: type[T], path: str, open_containers: Any, found: dict[T, str]) -> None:
+    for name, value in items.items():
+        if isinstance(value, kind):
+            found.setdefault(value, f"{path}{name}")
+        elif isinstance(value, _ATOMS) or id(value) in open_containers:
+            continue
+        elif isinstance(value, (list, tuple, Mapping, set, frozenset)):
+            inside = sorted(value, key=_name) if isinstance(value, (set, frozenset)) else value
+            numbered = inside if isinstance(inside, Mapping) else dict(enumerate(inside))
+            _note_paths(numbered, kind, f"{path}{name}/", (*open_containers, id(value)), found)
+
+
 def _name(item: Any) -> str:
     return str(getattr(item, "path", getattr(item, "name", "")))
 

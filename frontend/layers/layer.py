@@ -319,9 +319,24 @@ class Layer(Constructed, Called):
     @property
     def weights(self) -> list[Variable]:
         """The weights: of the layer itself, trainable ones first, then of the layers inside it."""
-        own = sorted(self._own_variables, key=lambda variable: not variable.trainable)
         inside = (variable for layer in self._sublayers for variable in layer.weights)
-        return list(dict.fromkeys([*own, *inside]))
+        return list(dict.fromkeys([*self.own_weights, *inside]))
+
+    @property
+    def own_weights(self) -> list[Variable]:
+        """The weights of the layer itself, trainable ones first."""
+        return sorted(self._own_variables, key=lambda variable: not variable.trainable)
+
+    @property
+    def own_state(self) -> list[Variable]:
+        """What the layer itself keeps besides its weights."""
+        weights = set(self._own_variables)
+        return [variable for variable in held(self.__dict__.values(), Variable) if variable not in weights]
+
+    @property
+    def listed_layers(self) -> list[Layer] | None:
+        """The layers of a model that knows them by name; None where they are attributes."""
+        return None
 
     @property
     def trainable_weights(self) -> list[Variable]:

@@ -1,0 +1,91 @@
+"""Files of arrays in HDF5, the format of Keras's `.weights.h5`: written here, and read in a process of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradloom.compiler.types import BF16
+from gradloom.runtime.files import published
+from gradloom.saving.tensor_file import SavedFileError, read_tensors
+
+_READER = Path(__file__).with_name("hdf5_reader.py")
+_WRONG_FILE = 3
+_SECONDS = 120.0
+"""Time after which the reader is given up where its processor time does not pass, as on a disk that does not answer."""
+
+
+def read_hdf5(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Return a file's arrays by their paths, such as "layers/dense/vars/0".
+
+    Raises SavedFileError for a file that is damaged, leads to other files, or on which the library crashes, hangs or
+    takes too much memory; OSError when it cannot be opened; ImportError without h5py.
+    """
+    _require_h5py()
+    path = Path(path)
+    with path.open("rb"):  # The error of a missing file, or of a folder, is Python's own.
+        pass
+    with tempfile.TemporaryDirectory(prefix="gradloom-") as folder:
+        copy = Path(folder, "arrays.safetensors")
+        # One thread: others would only take address space, which the reader limits.
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(_READER), str(path.resolve()), str(copy)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise _damaged(path, f"no answer of its reader for {_SECONDS:g} seconds") from None
+        text = done.stderr.decode(errors="replace").strip()
+        if done.returncode < 0:
+            raise _damaged(path, _death(-done.returncode))
+        if done.returncode == _WRONG_FILE:
+            raise _damaged(path, text.splitlines()[-1])
+        if done.returncode or not copy.exists():
+            raise _damaged(path, f"exit code {done.returncode} of its reader: {text[-500:]}")
+        return read_tensors(copy)[0]
+
+
+def write_hdf5(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], names: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays by their paths, in one piece or not at all; `names` are noted as attributes `name` of groups."""
+    _require_h5py()
+    import h5py
+
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for group, name in (names or {}).items():
+            file.require_group(group).attrs["name"] = name
+        for name, array in arrays.items():
+            dataset: Any = file.create_dataset(name, data=array)
+            if array.dtype.name == BF16.numpy_name:
+                dataset.attrs["dtype"] = array.dtype.name
+    # Written at once: the library would be told of a full disk in the middle of its work.
+    with published(path) as published_file:
+        published_file.write(content.getbuffer())
+
+
+def _damaged(path: Path, received: str) -> SavedFileError:
+    return SavedFileError(f"{path}: Expected a file of weights in the HDF5 format. Received: {received}")
+
+
+def _death(number: int) -> str:
+    if number == signal.SIGXCPU:
+        return "a file on which the HDF5 library does not come to an end"
+    return f"a file on which the HDF5 library crashes ({signal.Signals(number).name})"
+
+
+def _require_h5py() -> None:
+    if find_spec("h5py") is None:
+        raise ImportError("Expected the package h5py, for files in the HDF5 format: pip install 'gradloom[keras]'")
