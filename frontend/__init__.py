@@ -21,9 +21,11 @@ if TYPE_CHECKING:
         losses,
         metrics,
         mixed_precision,
+        models,
         ops,
         optimizers,
         runtime,
+        saving,
         utils,
     )
     from gradloom.functions import function, grad, trace, value_and_grad
@@ -50,9 +52,11 @@ _MODULES = (
     "losses",
     "metrics",
     "mixed_precision",
+    "models",
     "ops",
     "optimizers",
     "runtime",
+    "saving",
     "utils",
 )
 _HOMES = {
@@ -95,9 +99,11 @@ __all__ = [
     "losses",
     "metrics",
     "mixed_precision",
+    "models",
     "ops",
     "optimizers",
     "runtime",
+    "saving",
     "set_num_threads",
     "trace",
     "utils",

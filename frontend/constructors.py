@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 from gradloom.lookup import unknown_name
 
@@ -21,6 +21,43 @@ class Constructed:
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__ = _naming_arguments(cls.__init__)  # type: ignore[method-assign]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make an instance from what `get_config` returned."""
+        return cls(**config)
+
+
+class Arguments:
+    """The arguments that an object was made with: no container, so that nobody looks inside for what it holds."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._args = args
+        self._kwargs = kwargs
+
+    def by_name(self, made: type) -> dict[str, Any]:
+        """The arguments that an instance of this class was given, by name; `TypeError` for one without a name."""
+        signature = inspect.signature(made.__init__)  # type: ignore[misc]
+        bound = signature.bind(None, *self._args, **self._kwargs).arguments
+        named: dict[str, Any] = {}
+        for name, parameter in list(signature.parameters.items())[1:]:
+            if name not in bound:
+                continue
+            if parameter.kind is parameter.VAR_KEYWORD:
+                named |= bound[name]
+            elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+                raise TypeError(f"{made.__name__}: Expected arguments that have names. Received: {bound[name]!r}")
+            else:
+                named[name] = bound[name]
+        return named
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Arguments:
+        return self
+
+
+def takes(made: type, argument: str) -> bool:
+    """Whether a class takes an argument of this name."""
+    return argument in _argument_names(made)
 
 
 def _naming_arguments(init: Callable[..., None]) -> Callable[..., None]:

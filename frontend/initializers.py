@@ -30,10 +30,6 @@ class Initializer(Constructed, ABC):
         """The arguments that make this initializer again."""
         return {}
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Initializer:
-        return cls(**config)
-
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
@@ -88,6 +84,10 @@ class RandomInitializer(Initializer):
     @abstractmethod
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return random values from the generator."""
+
+
+DEFERRED = (Constant, Zeros, Ones, RandomInitializer)
+"""Initializers whose values may be made when they are first asked for: nothing else depends on when that is."""
 
 
 class RandomNormal(RandomInitializer):

@@ -104,6 +104,10 @@ class MeanMetricWrapper(Mean):
         super().__init__(getattr(fn, "__name__", "metric") if name is None else name, dtype)
         self._fn = fn
 
+    def get_config(self) -> dict[str, Any]:
+        # Metrics of one kind make their function themselves.
+        return super().get_config() | ({"fn": self._fn} if type(self) is MeanMetricWrapper else {})
+
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         """Take in a batch's targets and predictions."""
         self._add(self._fn(*targets.as_pair(y_true, y_pred)), sample_weight)
@@ -226,11 +230,13 @@ def _checked_k(k: int) -> int:
 class LossMetric(MeanMetricWrapper):
     """The mean over samples of a loss."""
 
-    def __init__(self, loss: losses.Loss, name: str | None, dtype: str | DType | None) -> None:
+    def __init__(self, loss: losses.Loss, name: str | None = None, dtype: str | DType | None = None) -> None:
         super().__init__(loss.call, loss.name if name is None else name, dtype)
         self._loss = loss
 
     def get_config(self) -> dict[str, Any]:
+        if type(self) is LossMetric:
+            return super().get_config() | {"loss": self._loss}
         own = {key: value for key, value in self._loss.get_config().items() if key not in ("name", "reduction")}
         return super().get_config() | own
 
@@ -335,7 +341,7 @@ def get(identifier: MetricLike) -> Metric:
     A metric got by a name carries that name. Raises `ValueError` naming the nearest known metrics for an unknown name.
     """
     if isinstance(identifier, losses.Loss):
-        return LossMetric(identifier, None, None)
+        return LossMetric(identifier)
     return _CATALOGUE.get(identifier, **({"name": identifier} if isinstance(identifier, str) else {}))
 
 

@@ -7,23 +7,21 @@ from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 import numpy as np
 
-from gradloom import data_adapter, losses, step_graphs
+from gradloom import data_adapter, step_graphs
 from gradloom.autotuning import time_box
 from gradloom.call_graph import is_single
 from gradloom.callbacks import Callback, CallbackList, History, ProgbarLogger, TestLogger
 from gradloom.compiler.ir import Graph
-from gradloom.compiler.types import F32, I32, OPEN, DType, TensorType, as_dtype
+from gradloom.compiler.types import OPEN, DType, TensorType, as_dtype
 from gradloom.data_adapter import Dataset
 from gradloom.epochs import Testing, Training
-from gradloom.layers.shapes import Shape
-from gradloom.losses import Loss
 from gradloom.metrics import Metric
 from gradloom.network import Network, is_symbolic
 from gradloom.optimizers import Optimizer, OptimizerLike
 from gradloom.programs import StepPrograms
 from gradloom.random_seed import new_stream
 from gradloom.step_graphs import DataTypes
-from gradloom.training_setup import TrainingSetup
+from gradloom.training_setup import TrainingSetup, target_type
 from gradloom.trees import as_array, unflatten
 
 if TYPE_CHECKING:
@@ -88,6 +86,17 @@ class Model(Network):
         limit, seconds = None if memory_limit is None else int(memory_limit), time_box(autotune)
         self._setup = TrainingSetup(optimizer, loss, loss_weights, metrics, weighted_metrics)
         self._programs = StepPrograms(self, limit, seconds, check_numerics)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """The arguments of `compile` that make the model compiled like this one; raises `ValueError` before it was."""
+        if self._setup is None:
+            raise ValueError(f"Model {self.name!r}: Expected compile before its config. Received: a model without")
+        programs = self._programs
+        return {
+            **self._setup.get_config(),
+            "memory_limit": programs.memory_limit,
+            "autotune": programs.autotune or False,
+        }
 
     @property
     def compiled(self) -> bool:
@@ -292,9 +301,8 @@ class Model(Network):
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """Refuse to be pickled, or copied without the weights: compiled code and functions have no lasting form."""
         raise TypeError(
-            f"Model {self.name!r}: Expected copy.deepcopy(model) for an independent model, or its weights to be kept, "
-            "for example numpy.savez(file, *model.get_weights()), to be given with set_weights to a model that is "
-            "built by the same code. Received: a model to be pickled or copied shallowly"
+            f"Model {self.name!r}: Expected copy.deepcopy(model) for an independent model, or model.save(path) and "
+            "gl.models.load_model(path) to keep it. Received: a model to be pickled or copied shallowly"
         )
 
     # Graphs, for looking at.
@@ -435,7 +443,7 @@ class Model(Network):
         setup, graph = self._require_setup(caller), self.call_graph
         x = [TensorType(as_dtype(dtype), (OPEN, *shape)) for shape in self._sample_shapes()]
         shapes = [tensor.shape for tensor in graph.outputs]
-        y = [_target_type(loss, shape) for loss, shape in zip(setup.loss_of(graph.output_names), shapes, strict=True)]
+        y = [target_type(loss, shape) for loss, shape in zip(setup.loss_of(graph.output_names), shapes, strict=True)]
         makers = [tensor.name if tensor.call is None else tensor.call.name for tensor in graph.outputs]
         setup.resolve(graph.output_names, makers, shapes, [(None, *type.shape[1:]) for type in y])
         used = zip(setup.outputs, step_graphs.output_labels(self, "y"), y, strict=True)
@@ -443,17 +451,6 @@ class Model(Network):
             *zip(step_graphs.input_labels(self), x, strict=True),
             *((label, type) for output, label, type in used if output.is_used),
         )
-
-
-def _target_type(loss: Loss | None, output_shape: Shape) -> TensorType:
-    """The type of targets that a loss wants: class numbers, or numbers of the output's shape."""
-    if isinstance(loss, losses.SparseCategoricalCrossentropy):
-        return TensorType(I32, (OPEN, *_known(output_shape[1:-1])))
-    return TensorType(F32, (OPEN, *_known(output_shape[1:])))
-
-
-def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
-    return tuple(1 if size is None else size for size in shape)
 
 
 def _positive(value: int | None, default: int, name: str) -> int:

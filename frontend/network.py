@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 from gradloom.call_graph import CallGraph
 from gradloom.compiler.errors import ShapeError
@@ -223,6 +223,66 @@ class Network(Layer):
                 )
 
     # Keeping it.
+
+    def get_config(self) -> dict[str, Any]:
+        """The model as data: name, layers and, of symbolic tensors, the calls between inputs and outputs.
+
+        For a class with an `__init__` of its own they are the arguments that the model was made with, as for layers.
+        Raises `ConfigError`, a ValueError, where these are no data.
+        """
+        if self._is_described_by_structure:
+            return {"name": self.name, "trainable": self._trainable, **self._structure_config()}
+        base = self._base_config()
+        return base if type(self).get_config is not Network.get_config else self._config_of_arguments(base)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        """Make a model from what `get_config` returned, with weights of its own.
+
+        custom_objects: classes and functions of one's own by name. Raises `ConfigError` for names that are not known.
+        """
+        from gradloom.saving.objects import custom_object_scope, deserialize_keras_object
+
+        with custom_object_scope(custom_objects):
+            arguments = deserialize_keras_object(dict(config))
+            if "layers" not in arguments:
+                return cls(**arguments)
+            return cls._from_structure(arguments, trainable=arguments["trainable"], name=arguments["name"])
+
+    @property
+    def _is_described_by_structure(self) -> bool:
+        """Whether layers and calls say all; a class with an `__init__` of its own is made by its arguments."""
+        return self.listed_layers is not None and type(self).__init__.__module__.startswith("gradloom.")
+
+    def _structure_config(self) -> dict[str, Any]:
+        from gradloom.saving.topology import graph_config
+
+        return graph_config(self.call_graph)
+
+    @classmethod
+    def _from_structure(cls, config: Mapping[str, Any], **options: Any) -> Self:
+        from gradloom.saving.topology import called_again
+
+        return cls(*called_again(config), **options)
+
+    def to_json(self, **options: Any) -> str:
+        """The model's class and config as JSON, for `gl.models.model_from_json`; `options` are `json.dumps`'s."""
+        from gradloom.saving.model_file import model_to_json
+
+        return model_to_json(self, **options)
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = True) -> None:
+        """Write the model into a `.gradloom` file, whole or not at all, for `gl.models.load_model`.
+
+        It holds the config, the weights, what layers keep besides them (counters of dropout), and what `compile` was
+        told with the optimizer's state: training goes on from it as it would have gone on here, bit by bit, if the
+        shuffling begins with the same seed.
+        overwrite: whether a file of this name may be replaced. Raises `ValueError` for another suffix and for a model
+        that is not built, `ConfigError` for what is no data, OSError when it cannot be written.
+        """
+        from gradloom.saving.model_file import save_model
+
+        save_model(self, path, overwrite)
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Write the weights into a file, whole or not at all: `.safetensors`, `.gradloom` or Keras's `.weights.h5`.

@@ -112,20 +112,20 @@ class Optimizer(Constructed, ABC):
     def __init__(self, learning_rate: Any, weight_decay: float | None = None, name: str | None = None) -> None:
         self.name = unique_name(snake_case(type(self).__name__)) if name is None else name
         self.hyperparameters: dict[str, Variable] = {}
-        self._spared: set[Variable] = set()
-        self._spared_names: list[str] = []
+        self.spared: set[Variable] = set()
+        self.spared_expressions: list[str] = []
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.iterations = Variable(
             0, dtype="int64", trainable=False, name="iterations", role="state", path=f"{self.name}/iterations"
         )
-        self._slots: dict[tuple[Variable, str], Variable] = {}
+        self.slots: dict[tuple[Variable, str], Variable] = {}
 
     @property
     def variables(self) -> list[Variable]:
         """What an optimizer keeps: the number of steps, a learning rate that is a number, the slots in order."""
         rate = [] if self.schedule else [self.hyperparameters["learning_rate"]]
-        return [self.iterations, *rate, *self._slots.values()]
+        return [self.iterations, *rate, *self.slots.values()]
 
     @property
     def slot_names(self) -> tuple[str, ...]:
@@ -136,9 +136,9 @@ class Optimizer(Constructed, ABC):
         """Make the slots, of zeros, of variables that have none yet."""
         for variable in variables:
             for name in self.slot_names:
-                if (variable, name) not in self._slots:
+                if (variable, name) not in self.slots:
                     full_name = f"{variable.path.replace('/', '_')}_{name}"
-                    self._slots[variable, name] = Variable(
+                    self.slots[variable, name] = Variable(
                         "zeros",
                         variable.shape,
                         variable.dtype,
@@ -150,7 +150,7 @@ class Optimizer(Constructed, ABC):
 
     def slot(self, variable: Variable, name: str) -> Variable:
         """The tensor `name` that is kept for `variable`."""
-        return self._slots[variable, name]
+        return self.slots[variable, name]
 
     def apply(self, grads: Sequence[Value], variables: Sequence[Variable]) -> None:
         """Emit one step: assign new values to the variables, the slots and the number of steps, in the open trace."""
@@ -174,11 +174,13 @@ class Optimizer(Constructed, ABC):
         self, var_list: Iterable[Variable] | None = None, var_names: Iterable[str] | None = None
     ) -> None:
         """Let some variables not decay: those of a list, and those whose path matches one of the expressions."""
-        self._spared.update(var_list or ())
-        self._spared_names.extend(var_names or ())
+        self.spared.update(var_list or ())
+        self.spared_expressions.extend(var_names or ())
 
     def _decays(self, variable: Variable) -> bool:
-        return variable not in self._spared and not any(re.search(name, variable.path) for name in self._spared_names)
+        return variable not in self.spared and not any(
+            re.search(name, variable.path) for name in self.spared_expressions
+        )
 
     def rate(self) -> Value:
         """The learning rate of this step, a scalar."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from gradloom.call_graph import CallGraph
 from gradloom.compiler.provenance import source_scope
@@ -120,18 +120,14 @@ class Sequential(Model):
             shape = layer.compute_output_shape(shape)
         return shape
 
-    def get_config(self) -> dict[str, Any]:
-        layers = [layer for layer in (self._input, *self._layers) if layer is not None]
-        described = [{"class_name": type(layer).__name__, "config": layer.get_config()} for layer in layers]
-        return {"name": self.name, "trainable": self.trainable, "layers": described}
+    def _structure_config(self) -> dict[str, Any]:
+        from gradloom.saving.objects import described
+
+        return {"layers": [described(layer) for layer in (self._input, *self._layers) if layer is not None]}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Sequential:
-        """Make a model from what `get_config` returned, with weights of its own."""
-        from gradloom import layers
-
-        made = [getattr(layers, entry["class_name"]).from_config(entry["config"]) for entry in config["layers"]]
-        return cls(made, trainable=config.get("trainable", True), name=config.get("name"))
+    def _from_structure(cls, config: Mapping[str, Any], **options: Any) -> Self:
+        return cls(config["layers"], **options)
 
     def _set_input(self, layer: InputLayer) -> None:
         if self._layers or self._input is not None:

@@ -12,6 +12,7 @@ from gradloom import losses, metrics, ops, optimizers
 from gradloom.compiler.errors import GradloomError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.provenance import layer_scope, user_line
+from gradloom.compiler.types import F32, I32, OPEN, TensorType
 from gradloom.layers.shapes import Shape
 from gradloom.losses import Loss
 from gradloom.metrics import Metric, MetricLike
@@ -92,6 +93,16 @@ class TrainingSetup:
         self._weighted = _checked(weighted_metrics, "weighted_metrics")
         self._factors: dict[OutputSetup, Variable] = {}
         self._rounds = 0
+
+    def get_config(self) -> dict[str, Any]:
+        """What `compile` was told, with the optimizer as it is now."""
+        return {
+            "optimizer": self.optimizer,
+            "loss": self.loss,
+            "loss_weights": self._loss_weights,
+            "metrics": self._plain,
+            "weighted_metrics": self._weighted,
+        }
 
     @property
     def metrics(self) -> list[Metric]:
@@ -197,6 +208,17 @@ class TrainingSetup:
     def names(self) -> list[str]:
         """The names of the logs."""
         return list(self.logs(0))
+
+
+def target_type(loss: Loss | None, output_shape: Shape) -> TensorType:
+    """The type of targets that a loss wants: class numbers, or numbers of the output's shape."""
+    if isinstance(loss, losses.SparseCategoricalCrossentropy):
+        return TensorType(I32, (OPEN, *_known(output_shape[1:-1])))
+    return TensorType(F32, (OPEN, *_known(output_shape[1:])))
+
+
+def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(1 if size is None else size for size in shape)
 
 
 def _for_each_output(given: Any, names: Sequence[str], argument: str, spread: bool = True) -> list[Any]:

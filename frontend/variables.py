@@ -71,8 +71,9 @@ class Variable(TensorOperators):
         self._array: np.ndarray | None = None
         self._draw: Callable[[], np.ndarray] | None = None
         make = initializers.get(initializer) if callable(initializer) or isinstance(initializer, str) else None
-        if isinstance(make, initializers.RandomInitializer) and shape is not None:
-            # Large kernels are often loaded before anyone looks at what was drawn for them.
+        if isinstance(make, initializers.DEFERRED) and shape is not None:
+            # Large kernels are often loaded before anyone looks at what was drawn for them; and a file's config may
+            # speak of larger ones than its weights are.
             self.shape: tuple[int, ...] = tuple(shape)
             self._draw = partial(make, self.shape, self.dtype.numpy_name)
         else:

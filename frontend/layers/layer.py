@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.provenance import current_provenance, layer_scope, user_line
 from gradloom.compiler.types import DType
-from gradloom.constructors import Constructed
+from gradloom.constructors import Arguments, Constructed, takes
 from gradloom.initializers import InitializerLike
 from gradloom.layers.contents import SetByInit, held
 from gradloom.layers.shapes import InputSpec, Shape, ShapeTree, is_shape, map_shapes, normalized
@@ -54,6 +54,7 @@ class Layer(Constructed, Called):
     """
 
     input_spec: InputSpec | None = None
+    _arguments: Arguments
     autocast = True
     """Whether floating-point inputs become the policy's compute dtype, else that of weights.
 
@@ -62,6 +63,11 @@ class Layer(Constructed, Called):
 
     if not TYPE_CHECKING:
         name = built = _weights = _calls = _trainable = SetByInit()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        made._arguments = Arguments(args, kwargs)
+        return made
 
     def __init__(
         self,
@@ -115,16 +121,28 @@ class Layer(Constructed, Called):
         return unflatten(result, [tensor.shape for tensor in results])
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make a layer like this one, with weights of its own."""
+        """The arguments that make a layer like this one, with weights of its own.
+
+        A class that has arguments of its own adds them, `super().get_config() | {"units": self.units}`, or has no such
+        method: then they are those that the layer was made with.
+        """
+        config = self._base_config()
+        if type(self).get_config is not Layer.get_config:
+            return config
+        return self._config_of_arguments(config)
+
+    def _config_of_arguments(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that the layer was made with, and of the `base` what its class takes."""
+        given = self._arguments.by_name(type(self))
+        given.pop("input_dim", None)
+        return given | {name: value for name, value in base.items() if takes(type(self), name)}
+
+    def _base_config(self) -> dict[str, Any]:
+        """The arguments that every layer takes."""
         config: dict[str, Any] = {"name": self.name, "trainable": self._trainable, "dtype": self.dtype_policy.name}
         if self.batch_input_shape is not None:
             config["input_shape"] = self.batch_input_shape[1:]
         return config
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Layer:
-        """Make a layer from what `get_config` returned."""
-        return cls(**config)
 
     # Calling.
 

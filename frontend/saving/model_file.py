@@ -1,0 +1,142 @@
+"""Whole models in files: a `.gradloom` file is a safetensors file whose header has the model's config as JSON.
+
+The config says class, layers and calls, what `compile` was told, and for which shapes a model was built that does not
+know it by itself; the tensors are weights, other state of layers, and the optimizer's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradloom.compiler.types import as_dtype
+from gradloom.saving.objects import custom_object_scope, deserialize_keras_object, serialize_keras_object
+from gradloom.saving.state import model_variables, restore, spare, spared_names
+from gradloom.saving.tensor_file import SavedFileError, read_tensors, write_tensors
+from gradloom.trees import map_leaves
+
+if TYPE_CHECKING:
+    from gradloom.model import Model
+    from gradloom.network import Network
+
+SUFFIX = ".gradloom"
+CONFIG = "gradloom.model"
+"""The key of the config in a file's metadata."""
+FORMAT = 1
+"""Files of a later format are refused."""
+
+
+def save_model(model: Network, path: str | os.PathLike[str], overwrite: bool = True) -> None:
+    """Write a model into a `.gradloom` file (see `Network.save`)."""
+    from gradloom.model import Model
+
+    _check_suffix(path, "model.save")
+    model.require_built("save")
+    if not overwrite and Path(path).exists():
+        raise FileExistsError(f"{os.fspath(path)}: Expected no such file, as overwrite=False. Received: a file")
+    assert isinstance(model, Model)
+    config = {"format": FORMAT, "model": serialize_keras_object(model), "build": _build_config(model)}
+    if model.compiled:
+        config["compile"] = serialize_keras_object(model.get_compile_config())
+        config["spared"] = spared_names(model)
+    arrays = {name: variable.value for name, variable in model_variables(model).items()}
+    write_tensors(path, arrays, {CONFIG: json.dumps(config)})
+
+
+def load_model(
+    path: str | os.PathLike[str], custom_objects: Mapping[str, Any] | None = None, compile: bool = True
+) -> Model:
+    """Return the model of a `.gradloom` file, compiled as it was, with the optimizer's state.
+
+    custom_objects: classes and functions of one's own by name, `{"Twice": Twice}`; other names than these, registered
+    ones (`gl.saving.register_keras_serializable`) and Gradloom's own mean nothing, and nothing is imported.
+    compile: whether to compile the model if it was.
+    Raises SavedFileError, a ValueError, naming the file and what is wrong with it or not known; ValueError for another
+    suffix; OSError when the file cannot be opened.
+    """
+    _check_suffix(path, "load_model")
+    arrays, metadata = read_tensors(path)
+    if CONFIG not in metadata:
+        raise SavedFileError(
+            f"{os.fspath(path)}: Expected a file of model.save. Received: weights alone; load_weights reads them"
+        )
+    with _explained(path), custom_object_scope(custom_objects):
+        config = json.loads(metadata[CONFIG])
+        if config["format"] != FORMAT:
+            raise ValueError(f"Expected a file of format {FORMAT}. Received: format {config['format']!r}")
+        model = _model(config["model"])
+        if not model.built:
+            _build(model, config["build"])
+        if compile and "compile" in config:
+            model.compile(**deserialize_keras_object(config["compile"]))
+            spare(model, config["spared"])
+        restore(model, arrays, f"Expected the weights of model {model.name!r}")
+    return model
+
+
+def model_to_json(model: Network, **options: Any) -> str:
+    """A model's class and config as JSON."""
+    return json.dumps(serialize_keras_object(model), **options)
+
+
+def model_from_json(text: str, custom_objects: Mapping[str, Any] | None = None) -> Model:
+    """Return a model of the class and config that `model.to_json` wrote, with weights of its own.
+
+    Raises `ValueError` for other text, and `ConfigError`, a ValueError, for names that are not known.
+    """
+    with custom_object_scope(custom_objects):
+        return _model(json.loads(text))
+
+
+def _model(data: Any) -> Model:
+    from gradloom.model import Model
+
+    model = deserialize_keras_object(data)
+    if not isinstance(model, Model):
+        raise ValueError(f"Expected the config of a model. Received: that of {model!r}")
+    return model
+
+
+def _build_config(model: Model) -> dict[str, Any]:
+    """Shapes and dtypes of the inputs that a model was built for."""
+    shapes = map_leaves(lambda tensor: {"shape": list(tensor.shape)}, model.input)
+    data: dict[str, Any] = serialize_keras_object(
+        {"inputs": shapes, "dtypes": [tensor.dtype.numpy_name for tensor in model.inputs]}
+    )
+    return data
+
+
+def _build(model: Model, config: Any) -> None:
+    def shapes(tree: Any) -> Any:
+        if isinstance(tree, dict) and set(tree) == {"shape"} and isinstance(tree["shape"], list):
+            return tuple(tree["shape"])
+        if isinstance(tree, dict):
+            return {key: shapes(item) for key, item in tree.items()}
+        return type(tree)(shapes(item) for item in tree)
+
+    built = deserialize_keras_object(config)
+    model.build_layers(shapes(built["inputs"]), [as_dtype(dtype) for dtype in built["dtypes"]])
+
+
+def _check_suffix(path: str | os.PathLike[str], caller: str) -> None:
+    if os.fspath(path).endswith(SUFFIX):
+        return
+    raise ValueError(
+        f"Expected a path that ends with {SUFFIX} for {caller}; weights alone go into .safetensors and, for Keras, "
+        f".weights.h5 files with save_weights and load_weights. Received: {os.fspath(path)!r}"
+    )
+
+
+@contextmanager
+def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let whatever goes wrong with a file's content be an error that names the file."""
+    try:
+        yield
+    except Exception as error:
+        # A config may ask for anything, also of the caller's own classes.
+        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise SavedFileError(f"{os.fspath(path)}: cannot be made a model of: {text}") from error
