@@ -12,7 +12,7 @@ from gradloom import losses, ops, targets
 from gradloom.compiler.ir import Value
 from gradloom.compiler.ops import as_value
 from gradloom.compiler.types import DType, as_dtype
-from gradloom.constructors import Constructed
+from gradloom.constructors import Constructed, takes
 from gradloom.initializers import InitializerLike
 from gradloom.lookup import ClassCatalogue
 from gradloom.naming import snake_case, unique_name
@@ -237,8 +237,8 @@ class LossMetric(MeanMetricWrapper):
     def get_config(self) -> dict[str, Any]:
         if type(self) is LossMetric:
             return super().get_config() | {"loss": self._loss}
-        own = {key: value for key, value in self._loss.get_config().items() if key not in ("name", "reduction")}
-        return super().get_config() | own
+        own = {key: value for key, value in self._loss.get_config().items() if takes(type(self), key)}
+        return own | super().get_config()
 
 
 class MeanSquaredError(LossMetric):

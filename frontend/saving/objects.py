@@ -158,7 +158,10 @@ def described(thing: Any) -> dict[str, Any]:
     made = type(thing)
     config = _data(thing.get_config(), str(getattr(thing, "name", "")))
     module, name = _names_of_own().get(made, (None, get_registered_name(made)))
-    return {"module": module, "class_name": name, "config": config}
+    data = {"module": module, "class_name": name, "config": config}
+    if isinstance(thing, Layer) and not thing._trainable:
+        data["trainable"] = False
+    return data | ({"name": thing.name} if isinstance(thing, Layer) else {})
 
 
 def _function(function: Callable[..., Any], owner: str) -> dict[str, Any]:
@@ -197,7 +200,7 @@ def _made(data: Any) -> Any:
     made = _found(data.get("module"), name, "class")
     if not isinstance(config, dict) or not hasattr(made, "from_config"):
         raise ConfigError(f"Expected a class with from_config, and its config. Received: {made!r}, {config!r}")
-    return _with_its_name(made.from_config(config), config)
+    return _as_it_was(made.from_config(config), data)
 
 
 _MAKERS: dict[str, Callable[[Any], Any]] = {
@@ -229,13 +232,13 @@ def _dtype(name: str) -> np.dtype:
     return dtype
 
 
-def _with_its_name(made: Any, config: Mapping[str, Any]) -> Any:
-    """Give a layer its name, and whether it is trained, where its class takes no such arguments."""
+def _as_it_was(made: Any, data: Mapping[str, Any]) -> Any:
+    """Give a layer its name, and let it not be trained, where its class takes no such arguments."""
     if isinstance(made, Layer):
-        if isinstance(config.get("name"), str):
-            made.name = config["name"]
-        if isinstance(config.get("trainable"), bool):
-            made._trainable = config["trainable"]
+        if isinstance(data.get("name"), str):
+            made.name = data["name"]
+        if data.get("trainable") is False:
+            made._trainable = False
     return made
 
 
@@ -295,8 +298,10 @@ def _own_things() -> dict[str, dict[str, Any]]:
 
 
 def _classes(module: ModuleType) -> Iterator[tuple[str, type]]:
-    for name, thing in vars(module).items():
-        if isinstance(thing, type) and issubclass(thing, Constructed) and not inspect.isabstract(thing):
+    public = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
+    for name in public:
+        thing = getattr(module, name)
+        if isinstance(thing, type) and issubclass(thing, Constructed) and hasattr(thing, "get_config"):
             yield name, thing
 
 
