@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradloom.compiler.types import as_dtype
 from gradloom.saving.objects import custom_object_scope, deserialize_keras_object, serialize_keras_object
-from gradloom.saving.state import model_variables, restore, spare, spared_names
+from gradloom.saving.state import freeze, frozen_names, model_variables, restore, spare, spared_names
 from gradloom.saving.tensor_file import SavedFileError, read_tensors, write_tensors
 from gradloom.trees import map_leaves
 
@@ -40,6 +40,7 @@ def save_model(model: Network, path: str | os.PathLike[str], overwrite: bool = T
         raise FileExistsError(f"{os.fspath(path)}: Expected no such file, as overwrite=False. Received: a file")
     assert isinstance(model, Model)
     config = {"format": FORMAT, "model": serialize_keras_object(model), "build": _build_config(model)}
+    config["frozen"] = frozen_names(model)
     if model.compiled:
         config["compile"] = serialize_keras_object(model.get_compile_config())
         config["spared"] = spared_names(model)
@@ -71,6 +72,7 @@ def load_model(
         model = _model(config["model"])
         if not model.built:
             _build(model, config["build"])
+        freeze(model, config["frozen"])
         if compile and "compile" in config:
             model.compile(**deserialize_keras_object(config["compile"]))
             spare(model, config["spared"])

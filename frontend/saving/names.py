@@ -25,6 +25,11 @@ def state_names(model: Layer) -> dict[str, Variable]:
     return _unique((path, layer.own_state) for path, layer in _walk(model, "", set()))
 
 
+def layer_names(model: Layer) -> dict[str, Layer]:
+    """The model and the layers inside of it by name, which is what their variables' names begin with."""
+    return dict(_walk(model, "", set()))
+
+
 def _walk(layer: Layer, path: str, seen: set[Layer]) -> Iterator[tuple[str, Layer]]:
     """A layer and all inside of it, each once, with what their variables' names begin with."""
     if layer in seen:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradloom.optimizers import Optimizer
-from gradloom.saving.names import state_names, weight_names
+from gradloom.saving.names import layer_names, state_names, weight_names
 from gradloom.saving.weights import OPTIMIZER, STATE, assign
 from gradloom.variables import Variable
 
@@ -38,6 +38,17 @@ def restore(model: Model, arrays: Mapping[str, np.ndarray], expected: str) -> No
     else:
         arrays = {name: array for name, array in arrays.items() if not name.startswith(OPTIMIZER)}
     assign(model_variables(model), arrays, expected)
+
+
+def frozen_names(model: Model) -> list[str]:
+    """The names of the layers that are not trained."""
+    return [name for name, layer in layer_names(model).items() if not layer.trainable]
+
+
+def freeze(model: Model, names: list[str]) -> None:
+    """Let the layers of these names not be trained, and all others be."""
+    for name, layer in layer_names(model).items():
+        layer._trainable = name not in names
 
 
 def spared_names(model: Model) -> dict[str, list[str]]:

@@ -349,6 +349,16 @@ def test_a_model_of_ones_own_class_is_made_by_its_arguments(tmp_path: Path) -> N
     assert len(loaded.blocks) == 3 and state(loaded) == state(model)
 
 
+def test_layers_that_are_not_trained_stay_so(tmp_path: Path) -> None:
+    model = Classifier(4)
+    model.build((None, 2))
+    model.blocks[1].trainable = False
+    model.compile("sgd", "mse")
+    loaded = saved(model, tmp_path, custom_objects=OWN)
+    assert [block.trainable for block in loaded.blocks] == [True, False] and loaded.trainable
+    assert len(loaded.trainable_weights) == 4
+
+
 def test_a_model_whose_arguments_are_no_data_is_refused(tmp_path: Path) -> None:
     model = small(Scale(2.0, (object(),)))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"'scale[_0-9]*': Expected numbers, .*Received: <object object"):
