@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from random_networks import networks
 
@@ -25,7 +25,15 @@ from gradloom.saving.objects import _own_things
 from gradloom.saving.state import model_variables
 from gradloom.trees import map_leaves
 
-FEW = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(
+    max_examples=8,
+    suppress_health_check=list(HealthCheck),
+    phases=[
+        Phase.explicit,
+        Phase.reuse,
+        Phase.generate,
+    ],  # Each example compiles a network: making one small takes long.
+)
 
 
 def data_of(model: gl.Model, samples: int = 5) -> tuple[Any, Any]:
