@@ -22,7 +22,7 @@ MOST_OBJECTS = 100_000
 MOST_EXPANSION = 4
 """Bytes of arrays for each byte of a file, which may be compressed."""
 SPARE_BYTES = 64 << 20
-SECONDS = 4
+SECONDS = 3
 """Processor time for any file; a large one gets more."""
 BYTES_PER_SECOND = 32 << 20
 
