@@ -1,0 +1,96 @@
+"""Texts of graphs: every op, train steps of dense and convolutional layers, divided into kernels or not."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+import op_cases
+from gradloom.command import main
+from gradloom.compiler import parse
+from gradloom.compiler.ir import Graph
+from gradloom.compiler.passes.fuse import fuse
+from gradloom.compiler.passes.simplify import simplify
+from gradloom.compiler.types import OPEN
+from malformed.formats import Format
+from malformed.mutators import BYTES, TEXT, Mutator, damaged, with_a_number_everywhere, with_a_word_everywhere
+
+SMALL_BYTES, SMALL_NODES = 1 << 20, 60
+"""Results of all nodes together, and their number, in a graph that is run: a larger one may be right to take long."""
+
+ONE_IN = 1
+"""So many graphs that parse are looked at by a command, which compiles them."""
+
+CONVOLUTION = """graph "step" {
+  %0: f32[2,8,8,3] = input {label="x"}
+  %1: f32[3,3,3,4] = input {label="conv/kernel", role="parameter"}
+  %2: f32[4] = input {label="conv/bias", role="parameter"}
+  %3: i32[2] = input {label="rows", role="indices"}
+  %4: f32[?,5] = input {label="table", role="data"}
+  %5: f32[2,8,8,4] = conv2d %0 %1 {strides=[1, 1], padding=[[1, 1], [1, 1]]}   # conv
+  %6: f32[2,8,8,4] = broadcast_to %2 {shape=[2, 8, 8, 4]}                      # conv
+  %7: f32[2,8,8,4] = add %5 %6                                                 # conv
+  %8: f32[] = constant {value=0.0}
+  %9: f32[2,8,8,4] = broadcast_to %8 {shape=[2, 8, 8, 4]}
+  %10: f32[2,8,8,4] = maximum %7 %9                                            # relu
+  %11: f32[2,4] = sum %10 {axes=[1, 2]}                                        # pool
+  %12: f32[2,5] = gather %4 %3
+  %13: f32[2,9] = concatenate %11 %12 {axis=1}
+  %14: f32[3] = constant {value=[0.5, nan, -inf]}
+  output "y" = %13
+  output "z" = %14
+}
+"""
+
+
+class IrFormat(Format):
+    """A text that parses makes a graph that verifies and reads back; compiling it works or is refused."""
+
+    mutators: tuple[Mutator, ...] = (*TEXT, *BYTES[:4], *[with_a_number_everywhere, with_a_word_everywhere] * 10)
+    suffix = ".ir"
+
+    def __init__(self, folder: Path) -> None:
+        golden = [path.read_text() for path in sorted((Path(__file__).parents[1] / "golden").glob("*.ir"))]
+        steps = [parse(CONVOLUTION), *map(parse, golden)]
+        fused = [fuse(simplify(graph))[0] for graph in steps if not graph.groups]
+        for graph in fused:
+            graph.stage = "fused"
+        self.steps = [text.encode() for text in map(str, (*steps, *fused))]
+        self.corpus = [*self.steps, *(str(case.graph()).encode() for case in op_cases.CASES)]
+
+    def mutant(self, rng: Random) -> bytes:
+        # Half of them from the few long texts.
+        return damaged(rng, self.corpus if rng.random() < 0.5 else self.steps, self.mutators)
+
+    def read(self, path: Path, content: bytes) -> str:
+        graph = parse(content.decode("utf-8", "replace"))
+        graph.verify()
+        # Numbers of nodes are counted anew: what is live is what a text says.
+        again = parse(str(graph))
+        assert str(again.rebuild()[0]) == str(graph.rebuild()[0])
+        if b"\xef\xbf\xbd" not in content and sum(content) % ONE_IN == 0:
+            self.look(path, graph)
+        return "read"
+
+    def look(self, path: Path, graph: Graph) -> None:
+        """Show or run the graph by a command, which says in a few lines what is wrong with it."""
+        command = ["run", str(path), "--check"] if is_small(graph) else ["show", str(path), "--stage", "scheduled"]
+        printed, errors = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors), np.errstate(all="ignore"):
+            code = main(command)
+        told = errors.getvalue()
+        assert code in (0, 1), f"{' '.join(command)}: exit code {code}\n{told}\n{path.read_text()}"
+        if code == 1:
+            assert "internal" not in told, f"{told}\n{path.read_text()}"
+            assert told.startswith("error: ") and len(told.splitlines()) <= 5, told
+
+
+def is_small(graph: Graph) -> bool:
+    sizes = [math.prod(8 if size == OPEN else size for size in value.shape) for value in graph.values]
+    return len(sizes) <= SMALL_NODES and 8 * sum(sizes) <= SMALL_BYTES
+

@@ -1,0 +1,40 @@
+"""Damaged files: only documented exceptions, no signal, no hang, no memory to speak of, nothing wrong in silence.
+
+A mutant is repeated by its seed: `python -m malformed.child FORMAT FOLDER SEED SEED+1` in tests/.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from malformed.parent import VALID, read_mutants, wrong
+
+SHORT, FULL = 25, 2000
+
+DOCUMENTED = {
+    "idx": {"DataFileError"},
+    "gzip": {"DataFileError"},
+    "cfg": {"CfgError"},
+    "weights": {"WeightsError"},
+    "ir": {"ParseError"},
+    "cache": {"miss"},
+}
+"""What readers raise for a file that is none of theirs, as their docstrings say: a damaged cache entry is no error."""
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_mutants_are_refused_or_read_rightly(name: str, tmp_path: Path, times: Callable[[int, int], int]) -> None:
+    reports = list(read_mutants(name, tmp_path, 0, times(SHORT, FULL)))
+    found = wrong(reports, DOCUMENTED[name])
+    mutants = [report for report in reports if report.seed != VALID]
+    outcomes = Counter(report.outcome for report in mutants)
+    print(
+        f"{name}: {dict(outcomes)}; worst: {max(report.seconds for report in mutants):.2f} s, "
+        f"{max(report.nbytes for report in mutants) >> 20} MB"
+    )
+    assert not found, f"{len(found)} of {len(mutants)} mutants:\n" + "\n".join(map(str, found[:20]))
+    assert len(outcomes) > 1, f"mutants of one kind only: {outcomes}"
