@@ -1,4 +1,4 @@
-"""Entries of the cache of compiled programs and texts: damaged below their checksum, and with one that fits the damage."""
+"""Entries of the cache of programs and texts: damaged below their checksum, and with one that fits the damage."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class IdxFormat(Format):
     """Plain files; what is read has the header's shape and exactly the bytes behind the header."""
 
     mutators = IDX_MUTATORS
-    corpus = valid_files()
+    corpus = tuple(valid_files())
 
     def __init__(self, folder: Path) -> None:
         pass
@@ -77,13 +77,11 @@ def member(content: bytes, rng: Random) -> bytes:
         checksum ^= 1 << rng.randrange(32)
     if rng.random() < 0.1:
         size = rng.choice(EXTREMES) % 2**32
-    return (
-        header + body.compress(content) + body.flush() + checksum.to_bytes(4, "little") + size.to_bytes(4, "little")
-    )
+    return header + body.compress(content) + body.flush() + checksum.to_bytes(4, "little") + size.to_bytes(4, "little")
 
 
 def bomb(rng: Random) -> bytes:
-    """A few kilobytes, or megabytes, that expand to a thousand times as much; the header promises less, that, or more."""
+    """What expands to a thousand times as much; the header promises less than that, as much, or more."""
     blocks = rng.choice((1, 100, 300, 2500))
     promised = rng.choice((10, blocks * BLOCK - 8, blocks * BLOCK, 2**31, 2**32 - 1))
     compressor = zlib.compressobj(9, wbits=31)

@@ -1,4 +1,4 @@
-"""The formats that are damaged: valid files, ways to damage them, and what must hold of one that is read all the same."""
+"""Formats that are damaged: valid files, ways to damage them, and what must hold of one that is read all the same."""
 
 from __future__ import annotations
 

@@ -92,5 +92,4 @@ class IrFormat(Format):
 
 def is_small(graph: Graph) -> bool:
     sizes = [math.prod(8 if size == OPEN else size for size in value.shape) for value in graph.values]
-    return len(sizes) <= SMALL_NODES and 8 * sum(sizes) <= SMALL_BYTES
-
+    return len(sizes) + len(graph.outputs) <= SMALL_NODES and 8 * sum(sizes) <= SMALL_BYTES

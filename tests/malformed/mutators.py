@@ -9,14 +9,24 @@ from random import Random
 Mutator = Callable[[Random, bytes, bytes], bytes]
 """(stream, a valid or already damaged file, another valid one) → a damaged file."""
 
-EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**24, *(2**bits + more for bits in (31, 32, 63) for more in (-1, 0, 1))]
+EXTREMES = [
+    0,
+    1,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    2**24,
+    *(2**bits + more for bits in (31, 32, 63) for more in (-1, 0, 1)),
+]
 """Counts that programs trip over, written with any width and sign."""
 
-NUMBERS = """
-0 -0 1 -1 2 3 7 31 32 33 255 256 65535 65536 1000003 2147483647 2147483648 4294967295 4294967296 -2147483649
-9223372036854775807 9223372036854775808 18446744073709551616 99999999999999999999999999 1e9 1e999 -1e999 1e-400 1.5
-nan inf -inf NaN Infinity .5 5. 0x10 1_000 +1 --1 ٣ １２ ² ½ ∞ true none [] [1,1] "1" f32 f32[] ?
-""".split()
+NUMBERS = (
+    "0 -0 1 -1 2 3 7 31 32 33 255 256 65535 65536 1000003 2147483647 2147483648 4294967295 4294967296 -2147483649 "
+    "9223372036854775807 9223372036854775808 18446744073709551616 99999999999999999999999999 1e9 1e999 -1e999 1e-400 1.5 "
+    'nan inf -inf NaN Infinity .5 5. 0x10 1_000 +1 --1 ٣ １２ ² ½ ∞ true none [] [1,1] "1" f32 f32[] ? '
+).split()
 """Numbers in text, and what is none: too large, of another kind, in other scripts."""
 
 ODD_TEXT = ["\0", "\r", "\x1b[31m", "\x85", "\u2028", "\ufeff", "\u202e", "é", "𝟙", "\udcff", '"', "\\", "#", "=", "\t"]
