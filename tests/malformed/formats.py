@@ -15,6 +15,9 @@ MODULES = {
     "gzip": "data_sets",
     "cfg": "darknet_files",
     "weights": "darknet_files",
+    "safetensors": "saved_models",
+    "gradloom": "saved_models",
+    "h5": "saved_models",
     "ir": "graphs",
     "cache": "cache_entries",
 }

@@ -20,6 +20,9 @@ DOCUMENTED = {
     "gzip": {"DataFileError"},
     "cfg": {"CfgError"},
     "weights": {"WeightsError"},
+    "safetensors": {"SavedFileError"},
+    "gradloom": {"SavedFileError"},
+    "h5": {"SavedFileError"},
     "ir": {"ParseError"},
     "cache": {"miss"},
 }
