@@ -13,9 +13,6 @@ from gradloom.formats.darknet.plan import Plan, read_plan
 from malformed.formats import Format
 from malformed.mutators import BYTES, TEXT, Mutator, damaged
 
-MOST_WEIGHTS = 1 << 22
-"""Weights of a network that is built: of a larger one it must be found that a weights file is too short."""
-
 NETWORKS = [
     """[net]
 batch=1
@@ -135,12 +132,12 @@ class CfgFormat(Format):
 
     def read(self, path: Path, content: bytes) -> str:
         plan = read_plan(path)
-        if count_weights(plan) > MOST_WEIGHTS:
-            try:
-                darknet.load(path, self.weights)
-            except darknet.WeightsError:
-                return "read"
+        try:
+            darknet.load(path, self.weights)
             raise AssertionError("weights were taken out of a file that has none")
+        except darknet.WeightsError:
+            pass
+        # Weights are drawn when they are first asked for: those of a huge network never are.
         model = darknet.load(path)
         result = plan.steps[plan.output].output
         sizes = (result.height, result.width, result.channels)
