@@ -188,7 +188,7 @@ def _read(path: Path, digest: bytes, parse: Callable[[bytes], T]) -> T | None:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """The bytes of a file; raises `ProgramError` for a pipe or a device, and for what is larger than the whole cache."""
+    """The bytes of a file; raises `ProgramError` for a pipe or a device, and for more than the whole cache may hold."""
     # Opening a pipe would wait for who writes into it.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())

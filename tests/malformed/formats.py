@@ -20,6 +20,7 @@ MODULES = {
     "h5": "saved_models",
     "ir": "graphs",
     "cache": "cache_entries",
+    "faulty": "faulty",
 }
 """Where each format is, by name: a process imports no other."""
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import numpy as np
 
+import gradloom as gl
 import op_cases
 from gradloom.command import main
 from gradloom.compiler import ParseError, parse
-from gradloom.compiler.ir import Graph
+from gradloom.compiler.ir import Graph, Group
 from gradloom.compiler.passes.fuse import fuse
 from gradloom.compiler.passes.simplify import simplify
-from gradloom.compiler.types import OPEN
+from gradloom.compiler.types import F32, OPEN
 from malformed.formats import Format
 from malformed.mutators import BYTES, TEXT, Mutator, damaged, with_a_number_everywhere, with_a_word_everywhere
 
-SMALL_BYTES, SMALL_NODES = 1 << 20, 60
+SMALL_BYTES, SMALL_NODES = 1 << 20, 100
 """Results of all nodes together, and their number, in a graph that is run: a larger one may be right to take long."""
 
 CONVOLUTION = """graph "step" {
@@ -45,15 +47,65 @@ CONVOLUTION = """graph "step" {
 """
 
 
+def train_step() -> Graph:
+    """A step of a small classifier: reductions, row-wise kernels, updates onto their states."""
+    model = gl.Sequential(
+        [
+            gl.layers.Dense(6, activation="relu", input_shape=(5,), name="hidden"),
+            gl.layers.Dense(3, activation="softmax", name="scores"),
+        ]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model.train_graph(4, F32)
+
+
+def with_other_kernels(rng: Random, content: bytes, other: bytes) -> bytes:
+    """Groups merged, split, of another kind, with other members and results: what fusion may not have allowed."""
+    try:
+        graph = parse(content.decode())
+    except ValueError:
+        return content
+    if not graph.groups:
+        return content
+    for _ in range(rng.choice((1, 1, 2))):
+        groups = list(graph.groups)
+        group, partner = groups.pop(rng.randrange(len(groups))), rng.choice(groups or graph.groups)
+        some = [value for value in graph.values if rng.random() < 0.1]
+        change = rng.randrange(6)
+        if change == 0:
+            groups = [g for g in groups if g is not partner]
+            members = sorted({*group.members, *partner.members}, key=lambda value: value.number)
+            kind = rng.choice((group.kind, partner.kind))
+            made = [Group("merged", kind, tuple(members), (*group.results, *partner.results))]
+        elif change == 1:
+            cut = rng.randrange(len(group.members) + 1)
+            parts = group.members[:cut], group.members[cut:]
+            made = [Group(f"part {n}", rng.choice((group.kind, "map")), part, part) for n, part in enumerate(parts)]
+        elif change == 2:
+            made = [replace(group, kind=rng.choice(("map", "rows", "reduce", "contraction", "scatter")))]
+        elif change == 3:
+            made = [replace(group, members=tuple(sorted({*group.members, *some}, key=lambda value: value.number)))]
+        elif change == 4:
+            made = [replace(group, members=tuple(value for value in group.members if value not in some))]
+        else:
+            made = [replace(group, results=tuple(rng.sample(group.members, min(len(group.members), 2))))]
+        graph.groups = (*groups, *made)
+    return str(graph).encode()
+
+
 class IrFormat(Format):
     """A text that parses makes a graph that verifies and reads back; compiling it works or is refused."""
 
-    mutators: tuple[Mutator, ...] = (*TEXT, *BYTES[:4], *[with_a_number_everywhere, with_a_word_everywhere] * 10)
+    mutators: tuple[Mutator, ...] = (
+        *TEXT,
+        *BYTES[:4],
+        *[with_a_number_everywhere, with_a_word_everywhere, with_other_kernels] * 8,
+    )
     suffix = ".ir"
 
     def __init__(self, folder: Path) -> None:
         golden = [path.read_text() for path in sorted((Path(__file__).parents[1] / "golden").glob("*.ir"))]
-        steps = [parse(CONVOLUTION), *map(parse, golden)]
+        steps = [parse(CONVOLUTION), *map(parse, golden), train_step()]
         fused = [fuse(simplify(graph))[0] for graph in steps if not graph.groups]
         for graph in fused:
             graph.stage = "fused"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from malformed import parent
+from malformed.faulty import FAULTS
 from malformed.parent import VALID, read_mutants, wrong
 
 SHORT, FULL = 25, 2000
@@ -27,6 +29,23 @@ DOCUMENTED = {
     "cache": {"miss"},
 }
 """What readers raise for a file that is none of theirs, as their docstrings say: a damaged cache entry is no error."""
+
+
+def test_every_fault_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent, "SECONDS", 0.5)
+    reports = list(read_mutants("faulty", tmp_path, 0, len(FAULTS)))
+    assert [report.outcome for report in reports if report.seed != VALID] == [
+        "read",
+        "SIGSEGV",
+        "hang",
+        "read",
+        "LookupError",
+        "AssertionError",
+        "read",
+    ]
+    assert [report.seed for report in wrong(reports, {"ValueError"})] == [1, 2, 3, 4, 5]
+    assert [report.seed for report in wrong(reports, {"LookupError"})] == [1, 2, 3, 5]
+    assert (tmp_path / "faulty-1").read_bytes() == b"crash"
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
