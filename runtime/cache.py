@@ -189,12 +189,16 @@ def _read(path: Path, digest: bytes, parse: Callable[[bytes], T]) -> T | None:
 
 def _read_bytes(path: Path) -> bytes:
     """The bytes of a file; raises `ProgramError` for a pipe or a device, and for more than the whole cache may hold."""
-    # Opening a pipe would wait for who writes into it.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open(path, "rb", opener=_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size > cache_limit():
             raise ProgramError(f"Expected a file of at most {cache_limit()} bytes. Received: {status.st_size} bytes")
         return file.read(status.st_size)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; of a pipe, do not wait for who writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _unpack(entry: bytes, digest: bytes) -> bytes:

@@ -27,7 +27,12 @@ ROOTS: dict[str, type[Contraction] | type[Reduction] | type[Scatter] | None] = {
 
 
 def check_groups(graph: Graph) -> None:
-    """Raise `FusionError`, naming the kernel, unless the graph's groups can compute all that its outputs need."""
+    """Raise `FusionError`, naming the kernel, unless the graph's groups can compute all that its outputs need.
+
+    A graph without groups has not been divided yet.
+    """
+    if not graph.groups:
+        return
     makers: dict[Value, Group] = {}
     for group in graph.groups:
         _check_members(group)

@@ -186,7 +186,9 @@ def test_what_is_no_file_is_a_miss(folder, kind):
     entry = only_entry(folder)
     entry.unlink()
     ODD_ENTRIES[kind](entry)
+    descriptors = os.listdir("/proc/self/fd")
     assert cache.load("key") is None
+    assert len(os.listdir("/proc/self/fd")) == len(descriptors)
     # It takes the place of all that the system lets it replace.
     cache.store("key", program())
     lasting = kind in ("a folder", "a link to a folder", "a loop of links")
