@@ -140,7 +140,8 @@ def decompressed(content: bytes) -> bytes:
     parts = []
     while content:
         stream = zlib.decompressobj(wbits=31)
-        parts.append(stream.decompress(content))
+        # What reserved bits mean, nobody knows: zlib refuses them, and they change no byte of what is inside.
+        parts.append(stream.decompress(content[:3] + bytes([content[3] & 0x1F]) + content[4:]))
         assert stream.eof, "read beyond the end of a member that is not whole"
         content = stream.unused_data.lstrip(b"\0")
     return b"".join(parts)
