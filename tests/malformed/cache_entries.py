@@ -44,7 +44,8 @@ class CacheFormat(Format):
         if rng.random() < 0.5:
             return damaged(rng, self.corpus, self.mutators)
         # The checksum guards against accidents: behind it, descriptions are checked, too.
-        head, code = self.corpus[0][: len(self.corpus[0]) - len(self.program.code)], self.program.code
+        code = b"".join(self.program.code)
+        head = self.corpus[0][: -len(code)]
         body = damaged(rng, [head[START:]], self.mutators) + code
         return head[:8] + hashlib.blake2b(body, digest_size=32).digest() + body
 

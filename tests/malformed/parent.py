@@ -16,7 +16,7 @@ from pathlib import Path
 
 SECONDS = 5.0
 """Of CPU time that a file may take: other programs on the machine must not decide."""
-WALL_SECONDS = 60.0
+WALL_SECONDS = 300.0
 """Of time that a process may say nothing: one that waits for ever uses no CPU."""
 MORE_BYTES = 256 << 20
 """That a damaged file may take beyond twice what the valid ones do."""
