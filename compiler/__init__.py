@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradloom.compiler.errors import (
         DTypeError,
+        FusionError,
         GradloomError,
         MemoryLimitError,
         NoGradientError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "gradloom.compiler.errors": (
         "DTypeError",
+        "FusionError",
         "GradloomError",
         "MemoryLimitError",
         "NoGradientError",
@@ -44,6 +46,7 @@ _HOMES = {
 __all__ = [
     "DType",
     "DTypeError",
+    "FusionError",
     "GradloomError",
     "Graph",
     "Group",

@@ -26,6 +26,10 @@ class ParseError(GradloomError, ValueError):
         self.column = column
 
 
+class FusionError(GradloomError, ValueError):
+    """Kernels cannot be made of the groups of nodes that a graph's text says."""
+
+
 class VerificationError(GradloomError, AssertionError):
     """A graph breaks a rule of the IR: a defect of the compiler, not of the user's program."""
 

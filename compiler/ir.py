@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, KeysView, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -379,9 +379,15 @@ class Graph:
         ]
         copy.groups = tuple(
             Group(g.name, g.kind, tuple(new[v] for v in g.members), tuple(new[v] for v in g.results))
-            for g in self.groups
+            for g in self._live_groups(new)
         )
         return copy, new
+
+    def _live_groups(self, live: Container[Value]) -> Iterator[Group]:
+        """The groups without dead nodes, and without those that only had such: a text may say what nothing needs."""
+        for group in self.groups:
+            if results := tuple(value for value in group.results if value in live):
+                yield replace(group, members=tuple(value for value in group.members if value in live), results=results)
 
     def users(self) -> Mapping[Value, list[Value]]:
         """For each live node the live nodes that read it (an output is no user)."""
@@ -400,7 +406,7 @@ class Graph:
         )
         groups = tuple(
             (g.name, g.kind, tuple(number[v] for v in g.members), tuple(number[v] for v in g.results))
-            for g in self.groups
+            for g in self._live_groups(number)
         )
         return (self.name, nodes, outputs, groups)
 

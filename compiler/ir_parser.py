@@ -267,7 +267,7 @@ class _Parser:
         self.last = 0
         self.nodes: dict[int, Node] = {}
         self.kernels: list[Kernel] = []
-        self.outputs: list[tuple[Place, str, int, int | None]] = []
+        self.outputs: dict[str, tuple[Place, int, int | None]] = {}
 
     def _lines(self, text: str) -> Iterator[_Line]:
         number = 0
@@ -329,12 +329,14 @@ class _Parser:
         self.kernels.append(kernel)
 
     def output(self, line: _Line) -> None:
-        name = line.string("the output's name")
+        place, name = line.place, line.string("the output's name")
+        if name in self.outputs:
+            raise place.error(f"output {name!r} is given twice")
         line.expect("=")
         place, number = line.place, line.reference()
         donor = line.reference() if line.accept("onto") else None
         line.end()
-        self.outputs.append((place, name, number, donor))
+        self.outputs[name] = (place, number, donor)
 
     def node(self, line: _Line) -> int:
         start, number = line.place, line.reference()
@@ -374,7 +376,7 @@ class _Parser:
             if value.type != node.type:
                 raise node.place.error(f"{node.op} has type {value.type}. Received: {node.type}")
             values[number] = value
-        for place, name, number, donor in self.outputs:
+        for name, (place, number, donor) in self.outputs.items():
             result = look_up(place, number)
             origin = None if donor is None else look_up(place, donor)
             if origin is not None and (not isinstance(origin.op, Input) or origin.type != result.type):
@@ -406,12 +408,10 @@ def _op(place: Place, name: str, attributes: dict[str, Any], type: TensorType) -
         return Constant(type, _constant_data(place, attributes, type))
     cls = Op.registry[name]
     known = [attribute.name for attribute in fields(cls)]  # type: ignore[arg-type]
-    for attribute in attributes:
-        if attribute not in known:
-            expected = ", ".join(known) or "none"
-            raise place.error(f"{name} has attributes: {expected}. Received: {attribute}")
     hints = _hints(cls)
     for attribute, value in attributes.items():
+        if attribute not in known:
+            raise place.error(f"{name} has attributes: {', '.join(known) or 'none'}. Received: {attribute}")
         attributes[attribute] = value = _number(value)
         if not _fits(value, hints[attribute]):
             raise place.error(f"{name} expects {attribute} of type {hints[attribute]}. Received: {value!r}")

@@ -148,8 +148,10 @@ def format_scalar(value: Any, dtype: DType) -> str:
         bits = int(value.view(f"u{dtype.itemsize}"))
         return "nan" if bits == QUIET_NAN[dtype.bits] else f"nan:{bits:#x}"
     digits = str(value)
-    # Digits are read as float64 and then rounded: where that rounds twice, the float64 digits are needed.
-    return digits if dtype.numpy.type(float(digits)) == value else repr(float(value))
+    # Digits are read as float64 and then rounded: where that rounds twice, the float64 digits are needed. Those of bf16
+    # may look like an integer's, of which there is no −0.
+    exact = dtype.numpy.type(float(digits)) == value and not digits.lstrip("-").isdecimal()
+    return digits if exact else repr(float(value))
 
 
 def quote(text: str) -> str:

@@ -17,6 +17,7 @@ from gradloom.compiler.memory import MemoryPlan, plan_memory
 from gradloom.compiler.options import Options
 from gradloom.compiler.passes.algorithms import with_algorithms
 from gradloom.compiler.passes.fuse import Decision, fuse
+from gradloom.compiler.passes.groups import check_groups
 from gradloom.compiler.passes.layout import with_layouts
 from gradloom.compiler.passes.rewrite import Rewritten, rewrite
 from gradloom.compiler.passes.simplify import RULES
@@ -68,6 +69,7 @@ class Lowering:
     @cached_property
     def _fused(self) -> tuple[Graph, list[Decision]]:
         if self.graph.groups:
+            check_groups(self.graph)
             return self.graph, []
         graph, decisions = fuse(self.simplified, self.options.fuse)
         graph.stage = FUSED

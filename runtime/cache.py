@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -171,14 +172,12 @@ def _checksum(body: bytes) -> bytes:
 def _read(path: Path, digest: bytes, parse: Callable[[bytes], T]) -> T | None:
     """The content of an entry that is whole and belongs to this key; any other entry is removed."""
     try:
-        entry = path.read_bytes()
+        content = parse(_unpack(_read_bytes(path), digest))
     except FileNotFoundError:
         return None
     except OSError as error:
         _log.debug("the cache entry %s cannot be read: %s", path, error)
         return None
-    try:
-        content = parse(_unpack(entry, digest))
     except (ProgramError, UnicodeDecodeError) as error:
         _log.debug("the cache entry %s is damaged and is made anew: %s", path, error)
         _remove(path)
@@ -186,6 +185,20 @@ def _read(path: Path, digest: bytes, parse: Callable[[bytes], T]) -> T | None:
     with contextlib.suppress(OSError):
         os.utime(path)  # The time of the last use: what is removed first is what has not been used for longest.
     return content
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The bytes of a file; raises `ProgramError` for a pipe or a device, and for more than the whole cache may hold."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > cache_limit():
+            raise ProgramError(f"Expected a file of at most {cache_limit()} bytes. Received: {status.st_size} bytes")
+        return file.read(status.st_size)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; of a pipe, do not wait for who writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _unpack(entry: bytes, digest: bytes) -> bytes:

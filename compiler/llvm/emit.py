@@ -39,6 +39,9 @@ QUIET_NAN = 0x7FC0
 _ON_BITS = frozenset({"convert", "bitcast", "broadcast", "extract", "select"})
 """The opcodes that bf16 may be an operand of."""
 
+LONGEST_NAME = 64
+"""Characters of a buffer's name that are kept: LLVM itself cuts long names, and then finds two of one name."""
+
 VECTOR_ALIGNMENT = 64
 """Bytes to which scratch and stack buffers are aligned: the widest vector register."""
 
@@ -89,7 +92,7 @@ class _Emitter:
     def run(self) -> None:
         *pointers, scratch, begin, end = self.function.args
         for buffer, pointer in zip(self.kernel.buffers, pointers, strict=True):
-            pointer.name = buffer.name
+            pointer.name = buffer.name[:LONGEST_NAME]
             self.pointers[buffer] = pointer
         scratch.name, begin.name, end.name = "scratch", "begin", "end"
         for pointer in (*pointers, scratch):

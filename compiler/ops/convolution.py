@@ -7,6 +7,7 @@ nothing is left to the kernel that computes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -88,7 +89,7 @@ class Convolution(Windowed):
 
     def by_group(self, x: np.ndarray) -> np.ndarray:
         """[..., channels] as matrices [groups, elements, channels / groups]."""
-        return np.moveaxis(x.reshape(x[..., 0].size, self.groups, x.shape[-1] // self.groups), 1, 0)
+        return np.moveaxis(x.reshape(math.prod(x.shape[:-1]), self.groups, x.shape[-1] // self.groups), 1, 0)
 
     def kernel_by_group(self, tap: np.ndarray) -> np.ndarray:
         """One tap [channels / groups, filters] as matrices [groups, channels / groups, filters / groups]."""

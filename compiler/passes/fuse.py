@@ -268,23 +268,12 @@ class _Fusion:
         return True
 
     def _leaves(self, value: Value, labels: Labels) -> Iterator[tuple[Value, Labels]]:
-        """What a read of `value` comes down to: members of groups, and which axis of the reader runs along each axis.
-
-        A label of None stands for a position that is computed.
-        """
+        """What a read of `value` comes down to: members of groups, each with its labels (see `labels_below`)."""
         if value in self.home or isinstance(value.op, Input | Constant):
             yield value, labels
             return
         for operand in value.inputs:
-            rank = operand.type.rank
-            if isinstance(value.op, Elementwise | BroadcastTo):
-                below = labels[len(labels) - rank :]
-            elif isinstance(value.op, Reshape) and _squeezed(value.shape) == _squeezed(operand.shape):
-                moving = iter([label for label, size in zip(labels, value.shape, strict=True) if size != 1])
-                below = tuple(None if size == 1 else next(moving) for size in operand.shape)
-            else:
-                below = (None,) * rank
-            yield from self._leaves(operand, below)
+            yield from self._leaves(operand, labels_below(value, operand, labels))
 
     # Groups.
 
@@ -438,6 +427,20 @@ def reaches(starts: Iterable[Node], goal: Node, needs: Callable[[Node], Iterable
             seen.add(node)
             waiting.extend(needs(node))
     return False
+
+
+def labels_below(value: Value, operand: Value, labels: Labels) -> Labels:
+    """Which axis of the reader runs along each axis of an operand, from those that run along the value's axes.
+
+    A label of None stands for a position that is computed.
+    """
+    rank = operand.type.rank
+    if isinstance(value.op, Elementwise | BroadcastTo):
+        return labels[len(labels) - rank :]
+    if isinstance(value.op, Reshape) and _squeezed(value.shape) == _squeezed(operand.shape):
+        moving = iter([label for label, size in zip(labels, value.shape, strict=True) if size != 1])
+        return tuple(None if size == 1 else next(moving) for size in operand.shape)
+    return (None,) * rank
 
 
 def _needs(draft: _Draft) -> set[_Draft]:

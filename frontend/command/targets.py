@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 
 from gradloom.command.errors import CommandError, in_file, in_script
 from gradloom.command.grammar import near
-from gradloom.compiler.errors import ParseError
+from gradloom.compiler.errors import FusionError, ParseError
 from gradloom.compiler.ir import Graph
 from gradloom.inspection import Inspection, inspect_graph, inspect_model
 from gradloom.model import Model
@@ -39,8 +39,13 @@ def is_graph(target: str) -> bool:
 
 
 def load_graph(path: str) -> Graph:
-    """Return the graph in a file; raises `CommandError` with the line, the column and a caret where it is none."""
+    """Return the graph in a file.
+
+    Raises `CommandError`: with the line, the column and a caret for a text that is none, with the kernel for groups of
+    which no kernels can be made.
+    """
     from gradloom.compiler import parse
+    from gradloom.compiler.passes.groups import check_groups
 
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -49,9 +54,13 @@ def load_graph(path: str) -> Graph:
             f"{path}: Expected text in UTF-8. Received: byte 0x{error.object[error.start]:02x} at offset {error.start}"
         ) from None
     try:
-        return parse(text)
+        graph = parse(text)
+        check_groups(graph)
     except ParseError as error:
         raise in_file(path, text, error) from None
+    except FusionError as error:
+        raise CommandError(f"{path}: {error}") from None
+    return graph
 
 
 def load_model(target: str) -> Model:

@@ -21,6 +21,10 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _U8 = 0x08
 _MAX_DEFLATE_RATIO = 1032
 """Deflate's best case is 258 bytes for 2 bits: nothing smaller can hold as many elements as a header promises."""
+_USUAL_RATIO = 64
+"""Beyond what pictures and labels ever shrink by."""
+_MODEST_BYTES = 1 << 27
+"""What a compressed file may expand to at any ratio: more at an unusual one is a bomb, and not worth the memory."""
 _CHUNK = 1 << 20
 
 
@@ -40,7 +44,8 @@ def read_idx(path: str | os.PathLike[str], rank: int) -> np.ndarray:
     Returns a fresh u8 array of the header's shape. Memory is taken only after the file's size has been found to fit the
     header, and decompression never goes past the bytes that the header promises.
     Raises DataFileError, naming the file with its expected and actual bytes, when it is truncated, corrupt, longer than
-    its header says, or no u8 tensor of this rank; OSError when it cannot be opened.
+    its header says, no u8 tensor of this rank, or expands to over 128 MiB and 64 times its size; OSError when it cannot
+    be opened.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -75,8 +80,8 @@ def _read_plain(file: _Readable, path: Path, rank: int, size: int) -> np.ndarray
 def _read_compressed(stream: _Readable, path: Path, rank: int, size: int) -> np.ndarray:
     shape = _read_header(stream, path, rank)
     expected = _header_size(rank) + math.prod(shape)
-    if expected > size * _MAX_DEFLATE_RATIO:
-        raise _wrong_size(path, shape, expected, f"a gzip file of {size} bytes, which cannot hold as much")
+    if expected > min(size * _MAX_DEFLATE_RATIO, max(size * _USUAL_RATIO, _MODEST_BYTES)):
+        raise _wrong_size(path, shape, expected, f"a gzip file of {size} bytes, which is too short for as much")
     elements = _read_elements(stream, path, shape)
     # Reading on also makes gzip compare its checksum.
     if stream.read(1):

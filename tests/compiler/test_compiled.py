@@ -7,8 +7,16 @@ from hypothesis import HealthCheck, given, settings
 from compiled import check
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.program import Program
+from gradloom.compiler.types import F32, TensorType
 from gradloom.runtime.executable import Executable
 from random_graphs import graphs
+
+
+def test_inputs_may_have_names_of_any_length() -> None:
+    graph, name = Graph(), "x" * 3000
+    x, y = (graph.input(name + last, TensorType(F32, (5,))) for last in "xy")
+    graph.output("sum", x + y)
+    check(graph, {name + last: np.ones(5, np.float32) for last in "xy"})
 
 
 def check_random_graphs(most: int) -> None:

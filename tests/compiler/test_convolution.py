@@ -207,3 +207,8 @@ def test_kernels_that_fit_no_groups_are_refused() -> None:
         attributes(ops.depthwise_conv, (1, 8, 8, 8), (3, 3, 1, 8))
     with pytest.raises(ShapeError, match="batch, height"):
         attributes(ops.conv, (8, 8, 8), (3, 3, 8, 8), padding="same")
+
+
+def test_the_gradient_of_a_kernel_without_filters_is_empty() -> None:
+    op = Conv2DKernelGrad((3, 3), padding=((1, 1), (1, 1)))
+    assert op.reference(np.ones((2, 5, 4, 3)), np.ones((2, 5, 4, 0))).shape == (3, 3, 3, 0)

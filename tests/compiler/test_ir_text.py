@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import gradloom.compiler
@@ -19,7 +19,7 @@ from gradloom.compiler.ir_text import print_graph
 from gradloom.compiler.passes.fuse import fuse
 from gradloom.compiler.passes.simplify import simplify
 from gradloom.compiler.provenance import layer_scope
-from gradloom.compiler.types import DTYPES, F32, I32, OPEN, U8, DType, TensorType
+from gradloom.compiler.types import BF16, DTYPES, F32, I32, OPEN, U8, DType, TensorType
 from op_cases import CASES, OpCase
 from random_graphs import graphs
 
@@ -125,6 +125,7 @@ def constants(draw: st.DrawFn) -> Constant:
 
 
 @given(constants())
+@example(Constant(TensorType(BF16, ()), b"\x00\x80"))
 def test_constants_keep_every_bit(constant: Constant) -> None:
     graph = Graph()
     graph.output("c", graph.apply(constant))
@@ -252,6 +253,7 @@ HEAD = 'graph "g" {\n  %0: f32[2] = input {label="x"}\n'
         (HEAD + '  %1: f32[2] = constant {bytes="0g"}\n}', "line 3: expected hexadecimal digits"),
         (HEAD + "  %1: f32[2] = constant\n}", "line 3: constant expects `value` or `bytes`. Received: no attribute"),
         (HEAD + '  output "y" = %7\n}', "line 3: .*%7, which is not defined"),
+        (HEAD + '  output "y" = %0\n' * 2 + "}", "line 4: output 'y' is given twice"),
         (HEAD + '  %1: f32[2] = exp %0\n  output "y" = %0 onto %1\n}', "line 4: expected an input of type"),
         (HEAD + '  kernel "k" map {\n  } %0\n}', "line 4: expected `->`. Received: %0"),
         (HEAD + '  kernel "k" map {\n  } -> %0 %9\n}', "line 3: .*%9, which is not defined"),

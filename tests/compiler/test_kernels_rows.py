@@ -190,3 +190,11 @@ def row_step(step: str, x: Value, y: Value) -> Value:
         "shifted": lambda: y + ops.flip(y, -1),
         "first row": lambda: y + ops.sum(y[:1] * 0.5, axis=-1, keepdims=True),
     }[step]()
+
+
+def test_a_kernel_of_rows_of_any_width_is_lowered_at_once() -> None:
+    """What stands behind whole vectors is one partial vector, of a row of 2⁴⁰ elements, too."""
+    graph = Graph()
+    graph.output("least", ops.min(graph.input("x", TensorType(I32, (2**40, 33))), axis=(0, 1)))
+    (launch,) = pipeline.lower(graph).scheduled.launches
+    assert len(str(launch.kernel)) < 2000

@@ -149,6 +149,17 @@ def test_errors_in_a_graph_file_point_at_the_place(
     assert len(line) < 80 and line[caret.index("^")] in "cx"
 
 
+def test_kernels_of_a_graph_file_that_cannot_be_are_told_of(
+    script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "step.ir"
+    output(capsys, "show", f"{script}:model", "--output", str(file), "--stage", "fused")
+    file.write_text(file.read_text().replace("} -> ", "} -> %0 ", 1))
+    for command in ("show", "run"):
+        told = error(capsys, command, str(file))
+        assert told.startswith(f"error: {file}: kernel ") and "Expected results among its nodes" in told
+
+
 @pytest.mark.parametrize("command", [["show"], ["run"], ["diff"], ["reduce", "--check", "compiled"]])
 def test_files_that_are_no_text_are_told_of(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -71,6 +71,7 @@ def plan_of(tmp_path: Path, text: str) -> list[Map]:
         (NET + "[crop]\ncrop_height=9\ncrop_width=4\n", 6, "Expected crop_height within the map of 8×8×4"),
         (NET + "[connected]\noutput=0\n", 6, "Expected output as an integer ≥ 1"),
         (NET + "[lrn]\nsize=10\n", 6, "Expected a size of at most 9 for the 4 channels"),
+        (NET + "[conv]\nfilters=9999\n[lrn]\nsize=9999\n", 8, "size of at most 1025 for the 9999 channels"),
         (NET + "[lrn]\nbeta=inf\n", 6, "Expected beta as a finite number"),
         (NET + "[dropout]\nprobability=1\n", 6, "Expected a probability below 1"),
         (NET + "[dropout]\nprobability=nan\n", 6, "Expected probability as a finite number in [0, 1]"),

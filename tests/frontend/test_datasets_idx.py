@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,23 @@ def test_decompression_stops_at_the_size_in_the_header(tmp_path: Path) -> None:
         with pytest.raises(DataFileError, match=r"Expected: 18 bytes\. Received: more"):
             read_idx(path, rank=1)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_bomb_whose_header_tells_the_truth_takes_no_memory(tmp_path: Path) -> None:
+    """A thousandth of what it expands to, and broken only at its end: all would be in memory by then."""
+    compressor = zlib.compressobj(9, wbits=31)
+    head = compressor.compress(idx_bytes((2**29,), b"")) + compressor.flush(zlib.Z_FULL_FLUSH)
+    block = compressor.compress(bytes(1 << 20)) + compressor.flush(zlib.Z_FULL_FLUSH)
+    path = tmp_path / "some-idx"
+    path.write_bytes(head + block * 512)
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataFileError, match=f"Expected: {8 + 2**29} bytes.*too short for as much"):
+            read_idx(path, rank=1)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
 

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,58 @@ def test_an_entry_that_cannot_be_replaced_is_no_error(folder):
     cache.store("key", program())
     assert cache.load("key") is None
     assert [path.name for path in folder.iterdir()] == [entry.name]  # Nothing half written stays behind.
+
+
+def _loop(entry: Path) -> None:
+    entry.symlink_to(entry.with_suffix(".other"))
+    entry.with_suffix(".other").symlink_to(entry)
+
+
+def _full_folder(entry: Path) -> None:
+    entry.mkdir()
+    (entry / "file").write_bytes(b"content")
+
+
+def _sparse(entry: Path) -> None:
+    with entry.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+ODD_ENTRIES: dict[str, Callable[[Path], None]] = {
+    "a loop of links": _loop,
+    "a link to nothing": lambda entry: entry.symlink_to("nothing"),
+    "a link to a folder": lambda entry: entry.symlink_to("/"),
+    "a link to a device": lambda entry: entry.symlink_to("/dev/zero"),
+    "a folder": _full_folder,
+    "a pipe": os.mkfifo,
+    "a file of a terabyte": _sparse,
+    "an empty file": Path.touch,
+}
+
+
+@pytest.mark.parametrize("kind", ODD_ENTRIES)
+def test_what_is_no_file_is_a_miss(folder, kind):
+    cache.store("key", program())
+    entry = only_entry(folder)
+    entry.unlink()
+    ODD_ENTRIES[kind](entry)
+    descriptors = os.listdir("/proc/self/fd")
+    assert cache.load("key") is None
+    assert len(os.listdir("/proc/self/fd")) == len(descriptors)
+    # It takes the place of all that the system lets it replace.
+    cache.store("key", program())
+    lasting = kind in ("a folder", "a link to a folder", "a loop of links")
+    assert cache.load("key") == (None if lasting else program())
+    assert cache.clear() == (kind != "a loop of links") - (kind == "a folder")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for root")
+def test_an_entry_that_may_not_be_read_is_a_miss(folder):
+    cache.store("key", program())
+    only_entry(folder).chmod(0)
+    assert cache.load("key") is None
+    cache.store("key", program())
+    assert cache.load("key") == program()
 
 
 def test_the_least_recently_used_entries_go_first(folder, monkeypatch):

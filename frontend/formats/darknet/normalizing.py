@@ -10,6 +10,9 @@ from gradloom.formats.darknet.layers import LocalResponseNormalization
 from gradloom.formats.darknet.step import Before, Step, only_input
 from gradloom.layers import Layer
 
+MOST_SUMMANDS = 1025
+"""Channels that are added up: the network has a node for each of them."""
+
 
 @dataclass(frozen=True)
 class LocalNormalizing(Step):
@@ -26,10 +29,10 @@ class LocalNormalizing(Step):
     @classmethod
     def parse(cls, section: Section, before: Before) -> Self:
         size, channels = section.integer("size", 5, low=1), before.map.channels
-        if size // 2 > channels:
+        most = min(2 * channels + 1, MOST_SUMMANDS)
+        if size > most:
             raise section.error(
-                f"Expected a size of at most {2 * channels + 1} for the {channels} channels of its input. "
-                f"Received: size={size}",
+                f"Expected a size of at most {most} for the {channels} channels of its input. Received: size={size}",
                 "size",
             )
         return cls(
