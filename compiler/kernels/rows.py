@@ -21,6 +21,7 @@ from gradloom.compiler.kernels.lowering import (
     chunks,
     cost_of,
     row_hint,
+    tail,
 )
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.grammar import Buffer, Expr
@@ -231,7 +232,7 @@ class _RowKernel:
             self.b.reduce(reduction.op.opcode, total)  # type: ignore[attr-defined]
             for reduction, total in zip(reductions, loop.results, strict=True)
         ]
-        for start, width, active in chunks(self.width, lanes)[whole // lanes :]:
+        for start, width, active in tail(whole, self.width):
             with self.b.vectorized(width, active):
                 column = ix.lanes(ix.constant(start), active)
                 position = self._at(row, column)
