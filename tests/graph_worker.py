@@ -57,10 +57,13 @@ def report(graph: Graph, arrays: Arrays, level: str, variant: str, what: str) ->
     def fails(candidate: Graph) -> bool:
         try:
             return mismatch(candidate, stood_in(candidate, graph, arrays), level, variant) != ""
-        except Exception:
-            return False
+        except Exception as error:
+            # Of a graph that cannot be compiled, what is left must fail by the same exception.
+            return what.rstrip().endswith(f"{type(error).__name__}: {error}")
 
-    lines = [f"{variant}, {level}: {what}", f"first wrong node: {first_wrong_node(graph, arrays, level, variant)}"]
+    lines = [f"{variant}, {level}: {what}"]
+    if "Traceback" not in what:
+        lines.append(f"first wrong node: {first_wrong_node(graph, arrays, level, variant)}")
     if fails(graph):
         lines += ["reduced:", str(reduce(graph, fails, REDUCTION))]
     return "\n".join([*lines, "whole:", str(graph)])
@@ -127,7 +130,11 @@ def main(folder: Path, number: int, count: int, small: bool) -> None:
         for level in host_levels():
             for variant in VARIANTS:
                 (folder / "doing").write_text(f"{variant}, {level}")
-                if what := mismatch(graph, arrays, level, variant):
+                try:
+                    what = mismatch(graph, arrays, level, variant)
+                except Exception:
+                    what = traceback.format_exc()
+                if what:
                     failure = graph, arrays, level, variant, what
                     raise Mismatch(what)
         checked += 1

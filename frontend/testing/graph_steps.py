@@ -350,6 +350,9 @@ def _conv2d_input_grad(pool: Pool) -> Value:
     x = pool.images(pool.floating(stored=True), 256)
     window = pool.between(1, 3), pool.between(1, 3)
     strides, padding = _attributes(pool, window)
+    if min(x.shape[1:3]) == 1:
+        # All that a window reaches may be padding, and an image of no pixel is of no use to other steps.
+        padding = ((0, 0), (0, 0))
     height, width = ((x.shape[1 + n] - 1) * strides[n] + window[n] - sum(padding[n]) for n in range(2))
     kernel = pool.constant(x, (*window, pool.between(1, 3), x.shape[3])) * (1.0 / (math.prod(window) * x.shape[3]))
     return x.graph.apply(Conv2DInputGrad((height, width), strides, padding), x, _converted(kernel, x.dtype))

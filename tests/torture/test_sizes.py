@@ -25,8 +25,8 @@ x = np.arange(16, dtype=np.float32).reshape(4, 4)
 image = x.reshape(1, 4, 4, 1)
 
 
-@pytest.fixture(autouse=True)
-def _nothing_is_allocated() -> Iterator[None]:
+@pytest.fixture
+def nothing_is_allocated() -> Iterator[None]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < ALLOWED_MB * 1024
@@ -49,6 +49,7 @@ OPS: dict[str, Callable[[Value, int], Any]] = {
 }
 
 
+@pytest.mark.usefixtures("nothing_is_allocated")
 @pytest.mark.parametrize("size", [BEYOND_MEMORY, WHOLE // 8, WHOLE, 2**70])
 @pytest.mark.parametrize("op", OPS)
 def test_results_that_no_memory_holds_are_refused(op: str, size: int) -> None:
@@ -74,6 +75,7 @@ LAYERS: dict[str, Callable[[int], Any]] = {
 }
 
 
+@pytest.mark.usefixtures("nothing_is_allocated")
 @pytest.mark.parametrize("size", [BEYOND_MEMORY, WHOLE])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_layers_that_no_memory_holds_are_refused(layer: str, size: int) -> None:
@@ -111,6 +113,7 @@ def model() -> gl.Model:
     return result
 
 
+@pytest.mark.usefixtures("nothing_is_allocated")
 @pytest.mark.parametrize("size", [HALF, BEYOND_MEMORY, WHOLE, 2**70])
 def test_a_batch_is_no_larger_than_the_data(size: int) -> None:
     huge, whole = model(), model()
@@ -123,6 +126,7 @@ def test_a_batch_is_no_larger_than_the_data(size: int) -> None:
     assert huge.evaluate(x, y, batch_size=size, verbose=0) == whole.evaluate(x, y, verbose=0)
 
 
+@pytest.mark.usefixtures("nothing_is_allocated")
 @pytest.mark.parametrize("mode", ["train", "predict"])
 def test_stages_of_a_huge_batch_are_as_long_as_those_of_a_large_one(mode: str) -> None:
     lengths = {}
@@ -206,6 +210,7 @@ def marked(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return result
 
 
+@pytest.mark.usefixtures("nothing_is_allocated")
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((HALF + 11,), "uint8"), ((HALF // 4 + 11,), "float32"), ((HALF + 11,), "float32"), ((2**20 + 1, 2**11), "int32")],
