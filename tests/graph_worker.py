@@ -20,7 +20,9 @@ from gradloom.compiler.interpreter import evaluate, interpret
 from gradloom.compiler.ir import Graph, Value
 from gradloom.compiler.llvm.target import Target, host_levels
 from gradloom.compiler.reducer import reduce
+from gradloom.graph_runs import drawn_arrays
 from gradloom.testing import graphs
+from gradloom.testing.blame import first_wrong_value
 from small_blocks import SETTINGS
 
 REDUCTION = 120.0
@@ -56,7 +58,7 @@ def report(graph: Graph, arrays: Arrays, level: str, variant: str, what: str) ->
 
     def fails(candidate: Graph) -> bool:
         try:
-            return mismatch(candidate, stood_in(candidate, graph, arrays), level, variant) != ""
+            return mismatch(candidate, stood_in(candidate, arrays), level, variant) != ""
         except Exception as error:
             # Of a graph that cannot be compiled, what is left must fail by the same exception.
             return what.rstrip().endswith(f"{type(error).__name__}: {error}")
@@ -69,19 +71,11 @@ def report(graph: Graph, arrays: Arrays, level: str, variant: str, what: str) ->
     return "\n".join([*lines, "whole:", str(graph)])
 
 
-def stood_in(candidate: Graph, graph: Graph, arrays: Arrays) -> dict[str, np.ndarray]:
+def stood_in(candidate: Graph, arrays: Arrays) -> dict[str, np.ndarray]:
     """Arrays for a reduced graph: the given ones, and for inputs in the place of nodes new ones."""
-    rng = np.random.default_rng(0)
-    result = {}
-    for value in candidate.inputs:
-        label = value.op.attributes["label"]
-        array = arrays.get(label)
-        if array is None or array.shape != value.shape:
-            low, high = (0, 2) if value.dtype.kind in ("bool", "unsigned") else (-9, 10)
-            drawn = rng.uniform(-2, 2, value.shape) if value.dtype.is_float else rng.integers(low, high, value.shape)
-            array = np.asarray(drawn).astype(value.dtype.numpy)
-        result[label] = array
-    return result
+    types = {value.op.attributes["label"]: value.type for value in candidate.inputs}
+    fitting = {label: array for label, array in arrays.items() if label in types and types[label].shape == array.shape}
+    return drawn_arrays(candidate, 0, fitting)
 
 
 def first_wrong_node(graph: Graph, arrays: Arrays, level: str, variant: str) -> str:
@@ -91,18 +85,19 @@ def first_wrong_node(graph: Graph, arrays: Arrays, level: str, variant: str) -> 
     for value in whole.values:
         whole.output(f"n{value.number}", value)
     got = run_program(pipeline.compile_graph(whole, options(level, variant)), whole, arrays, 1)
-    known: dict[Value, np.ndarray] = {value: got[f"n{value.number}"] for value in whole.values}
-    for value in whole.values:
+    known = {value: got[f"n{value.number}"] for value in whole.values}
+
+    def wrong(value: Value, array: np.ndarray) -> str:
         alone = Graph("node")
         operands = [alone.input(f"x{n}", operand.type) for n, operand in enumerate(value.inputs)]
-        alone.output("result", alone.apply(value.op, *operands) if value.inputs else alone.apply(value.op))
+        alone.output("result", alone.apply(value.op, *operands))
+        given = {f"x{n}": known[operand] for n, operand in enumerate(value.inputs)}
         with np.errstate(all="ignore"):
             right = evaluate(value, arrays, known)
-        operand_arrays = {f"x{n}": known[operand] for n, operand in enumerate(value.inputs)}
-        if value.inputs and differing({"result": known[value]}, {"result": right}, alone, arrays=operand_arrays):
-            origins = "; ".join(sorted(str(origin) for origin in whole.provenance[value] if str(origin)))
-            return f"{value!r}  [{origins}]"
-    return "none, where all nodes are results"
+        differs = differing({"result": array}, {"result": right}, alone, arrays={**arrays, **given})
+        return f"{array} where {right} is right" if differs else ""
+
+    return first_wrong_value(whole.values, known, wrong) or "none, where all nodes are results"
 
 
 def main(folder: Path, number: int, count: int, small: bool) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
 from gradloom.compiler import ops
 from gradloom.compiler.autodiff import gradients
 from gradloom.compiler.ir import Constant, Graph, Input, Value, building
 from gradloom.compiler.types import BOOL, DTYPES, DType, TensorType, as_dtype
 from gradloom.testing.graph_steps import MOST_ELEMENTS, STEPS, Pool
+from gradloom.testing.profiles import import_hypothesis
 
 MOST_AXES = 5
 SIZES = (1, 2, 3, 5, 8, 10, 16, 17, 33)
@@ -28,8 +28,8 @@ def graphs(
     max_inputs: int = 3,
     gradient: bool = True,
     steps: Sequence[str] = (),
-) -> st.SearchStrategy[tuple[Graph, dict[str, np.ndarray]]]:
-    """A strategy for pairs of a random typed graph and arrays for its inputs, by label.
+) -> Any:
+    """A strategy of hypothesis for pairs of a random typed graph and arrays for its inputs, by label.
 
     max_nodes: computed nodes at most, besides those of the gradient.
     dtypes: those of inputs and conversions, by any name that `gl.TensorSpec` takes; one of them float32 or float64.
@@ -53,18 +53,19 @@ def graphs(
         raise ValueError(f"Expected float32 or float64 among dtypes. Received: dtypes={list(dtypes)}")
     if unknown := [name for name in steps if name not in STEPS]:
         raise ValueError(f"Expected steps from {', '.join(STEPS)}. Received: {', '.join(unknown)}")
-    return _graphs(max_nodes, allowed, max_inputs, gradient, tuple(steps))
+    strategies = import_hypothesis().strategies
+    return strategies.composite(_graph)(max_nodes, allowed, max_inputs, gradient, tuple(steps or STEPS))
 
 
-@st.composite
-def _graphs(
-    draw: Callable[[st.SearchStrategy[Any]], Any],
+def _graph(
+    draw: Callable[[Any], Any],
     max_nodes: int,
     dtypes: tuple[DType, ...],
     max_inputs: int,
     gradient: bool,
     steps: tuple[str, ...],
 ) -> tuple[Graph, dict[str, np.ndarray]]:
+    st = import_hypothesis().strategies
     graph, arrays = Graph("random"), {}
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     floats = tuple(dtype for dtype in dtypes if dtype.is_float)
@@ -78,7 +79,7 @@ def _graphs(
         pool = Pool(graph, floats, list(graph.inputs))
         # A step adds about two nodes. Its numbers mean nothing to the others: leaving one out leaves a graph.
         for _ in range(draw(st.integers(1, -(-max_nodes // 2)))):
-            name = draw(st.sampled_from(steps or tuple(STEPS)))
+            name = draw(st.sampled_from(steps))
             pool.numbers = draw(st.lists(st.integers(0, 119), min_size=NUMBERS, max_size=NUMBERS))
             result = STEPS[name](pool)
             if sum(map(is_computed, graph.values)) > max_nodes:
