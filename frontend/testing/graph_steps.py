@@ -316,13 +316,12 @@ def _matmul(pool: Pool) -> Value:
     )
     x = x if x.ndim > 1 else ops.reshape(x, (1, -1))
     y = pool.value(lambda y: y.type == x.type, lambda: x)
-    product = pool.one_of(
-        [
-            lambda: ops.matmul(x, ops.swapaxes(y, -1, -2)),
-            lambda: ops.matmul(ops.swapaxes(x, -1, -2), y),
-            lambda: ops.swapaxes(ops.matmul(y, ops.swapaxes(x, -1, -2)), -1, -2),
-        ]
-    )()
+    turned = ops.swapaxes(x, -1, -2)
+    product = (
+        lambda: ops.matmul(x, ops.swapaxes(y, -1, -2)),
+        lambda: ops.matmul(turned, y),
+        lambda: ops.swapaxes(ops.matmul(y, turned), -1, -2),
+    )[pool.between(0, 2)]()
     return product * (1.0 / max(x.shape[-2:]))
 
 
@@ -341,8 +340,11 @@ def _conv2d(pool: Pool) -> Value:
     window = pool.window(x)
     shape = (*window, channels // groups, groups * pool.between(1, 3))
     kernel = pool.constant(x, shape) * (1.0 / math.prod(shape[:3]))
-    dilation = tuple(2 if 1 < 2 * size - 1 <= length else 1 for size, length in zip(window, x.shape[1:3], strict=True))
-    dilation = dilation if pool.between(0, 1) else (1, 1)
+    # The taps of a window may stand apart where it still fits then.
+    apart = pool.between(0, 1) == 1 and all(
+        2 * size - 1 <= side for size, side in zip(window, x.shape[1:3], strict=True)
+    )
+    dilation = (2, 2) if apart else (1, 1)
     return x.graph.apply(Conv2D(*_attributes(pool, window), dilation, groups), x, _converted(kernel, x.dtype))
 
 
