@@ -44,7 +44,7 @@ def graphs(
         @given(graphs(max_nodes=10, dtypes=["float32", "int32"]))
         def test_texts_parse_back(drawn):
             graph, arrays = drawn
-            assert str(parse(str(graph))) == str(graph)
+            assert parse(str(graph)) == graph
     """
     if min(max_nodes, max_inputs) < 1:
         raise ValueError(f"Expected max_nodes and max_inputs >= 1. Received: {max_nodes=}, {max_inputs=}")
