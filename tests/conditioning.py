@@ -53,7 +53,7 @@ def ranges(graph: Graph, arrays: Arrays, exact: Arrays) -> dict[str, np.ndarray]
         for _ in range(RUNS):
             results: dict[Value, np.ndarray] = {}
             for value in graph.live():
-                results[value] = _disturbed(value, evaluate(value, arrays, results), rng)
+                results[value] = _disturbed(value, evaluate(graph, value, arrays, results), rng)
             for output in graph.outputs:
                 apart = distance(results[output.value], exact[output.name])
                 widest[output.name] = np.maximum(widest[output.name], apart)

@@ -20,7 +20,7 @@ from gradloom.compiler.interpreter import evaluate, interpret
 from gradloom.compiler.ir import Graph, Value
 from gradloom.compiler.llvm.target import Target, host_levels
 from gradloom.compiler.reducer import reduce
-from gradloom.graph_runs import drawn_arrays
+from gradloom.drawn_arrays import drawn_arrays
 from gradloom.testing import graphs
 from gradloom.testing.blame import first_wrong_value
 from small_blocks import SETTINGS
@@ -93,7 +93,7 @@ def first_wrong_node(graph: Graph, arrays: Arrays, level: str, variant: str) -> 
         alone.output("result", alone.apply(value.op, *operands))
         given = {f"x{n}": known[operand] for n, operand in enumerate(value.inputs)}
         with np.errstate(all="ignore"):
-            right = evaluate(value, arrays, known)
+            right = evaluate(whole, value, arrays, known)
         differs = differing({"result": array}, {"result": right}, alone, arrays={**arrays, **given})
         return f"{array} where {right} is right" if differs else ""
 
