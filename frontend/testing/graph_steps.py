@@ -7,134 +7,30 @@ follows from small numbers, so that a graph shrinks step by step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable
 
 import numpy as np
 
 from gradloom.compiler import ops
-from gradloom.compiler.ir import Graph, Value
+from gradloom.compiler.ir import Value
 from gradloom.compiler.ops.convolution import Conv2D, Conv2DInputGrad, Conv2DKernelGrad
-from gradloom.compiler.ops.elementwise import Convert
 from gradloom.compiler.ops.indexing import Gather, ScatterAdd
 from gradloom.compiler.ops.movement import Iota
 from gradloom.compiler.ops.pooling import MaxPool, MaxPoolGrad, MaxPoolSelect, SumPool, SumPoolGrad
 from gradloom.compiler.ops.random_bits import RandomUniform
 from gradloom.compiler.ops.windows import Padding, Pair
 from gradloom.compiler.ops.winograd import TAPS, TILES, WinogradConv2D, WinogradConv2DKernelGrad, WinogradKernel
-from gradloom.compiler.types import BF16, BOOL, I32, I64, U8, DType
-
-T = TypeVar("T")
-
-MOST_ELEMENTS = 4096
-"""Elements of a tensor at most: graphs are many, and interpreted too."""
-
-MOST_FACTORS = 1024
-"""Elements of an operand of a product or convolution at most."""
-
-RECENT = 6
-"""From how many of the latest fitting values an operand is taken."""
-
-
-@dataclass
-class Pool:
-    """The values that a graph has so far, and the numbers that decide which of them a step takes, and how.
-
-    `floats` are the dtypes of floats that there may be.
-    """
-
-    graph: Graph
-    floats: tuple[DType, ...]
-    values: list[Value] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
-
-    def one_of(self, options: Sequence[T]) -> T:
-        """An option, by the next number: the first one when there are no more numbers."""
-        return options[(self.numbers.pop(0) if self.numbers else 0) % len(options)]
-
-    def between(self, low: int, high: int) -> int:
-        """An integer from low to high."""
-        return self.one_of(range(low, high + 1))
-
-    def value(self, fits: Callable[[Value], bool], otherwise: Callable[[], Value]) -> Value:
-        """One of the latest values that fit; without any, what `otherwise` makes."""
-        options = [value for value in reversed(self.values) if fits(value)][:RECENT]
-        return self.one_of(options) if options else otherwise()
-
-    def any(self) -> Value:
-        """A value of any dtype."""
-        return self.one_of(self.values[: -RECENT - 1 : -1])
-
-    def floating(self, stored: bool = False) -> Value:
-        """A float to compute with, or with `stored` perhaps one of bf16."""
-        return self.value(
-            lambda value: value.dtype.is_float and (stored or value.dtype != BF16),
-            lambda: _converted(self.any(), self.floats[0].arithmetic),
-        )
-
-    def number(self) -> Value:
-        """An integer or a float to compute with."""
-        return self.value(_is_number, self.floating)
-
-    def integer(self) -> Value:
-        """Integers."""
-        return self.value(lambda value: value.dtype.is_integer, lambda: _converted(self.floating(), I32))
-
-    def boolean(self) -> Value:
-        """Bools."""
-        return self.value(lambda value: value.dtype == BOOL, lambda: ops.greater(self.floating(), 0.25))
-
-    def beside(self, x: Value) -> Value:
-        """A second operand for an elementwise op on x, of its dtype: perhaps x itself."""
-        found = self.value(
-            lambda y: (
-                (y.dtype.kind == x.dtype.kind or (_is_number(x) and _is_number(y)))
-                and _broadcast_size(x.shape, y.shape) <= MOST_ELEMENTS
-            ),
-            lambda: x,
-        )
-        return _converted(found, x.dtype)
-
-    def images(self, x: Value, most: int = MOST_FACTORS) -> Value:
-        """x, or a part of it, as images [batch, height, width, channels]."""
-        x = x if x.ndim else ops.reshape(x, (1,))
-        while x.type.size > most:
-            axis = max(range(x.ndim), key=lambda axis: x.shape[axis])
-            x = x[(slice(None),) * axis + (slice(0, x.shape[axis] // 2),)]
-        return ops.reshape(x, (-1, *x.shape[-3:]) if x.ndim > 3 else (*(1,) * (4 - x.ndim), *x.shape))
-
-    def window(self, images: Value) -> Pair:
-        """A window that fits into images."""
-        return self.between(1, min(3, images.shape[1])), self.between(1, min(3, images.shape[2]))
-
-    def constant(self, x: Value, shape: tuple[int, ...]) -> Value:
-        """Weights of the dtype of x, the same in every graph."""
-        weights = np.cos(np.arange(math.prod(shape))).reshape(shape)
-        return _converted(x.graph.constant(weights.astype(x.dtype.arithmetic.numpy)), x.dtype)
-
+from gradloom.compiler.types import BF16, BOOL, I32, I64, U8
+from gradloom.testing.graph_pool import (
+    MOST_ELEMENTS,
+    MOST_FACTORS,
+    Pool,
+    broadcast_size,
+    converted,
+    with_axis,
+)
 
 Step = Callable[[Pool], Value]
-
-
-def _is_number(value: Value) -> bool:
-    return value.dtype not in (BOOL, BF16)
-
-
-def _converted(value: Value, dtype: DType) -> Value:
-    return value if value.dtype == dtype else value.graph.apply(Convert(dtype), value)
-
-
-def _broadcast_size(a: tuple[int, ...], b: tuple[int, ...]) -> float:
-    """Elements of the broadcast shape; infinitely many where shapes do not broadcast."""
-    try:
-        return math.prod(np.broadcast_shapes(a, b))
-    except ValueError:
-        return math.inf
-
-
-def _with_axis(x: Value) -> Value:
-    return x if x.ndim else ops.reshape(x, (1,))
 
 
 # Elementwise: what an op is applied to, kept where the op has a value and is not too steep.
@@ -185,13 +81,13 @@ def _power(pool: Pool) -> Value:
 
 
 def _convert(pool: Pool) -> Value:
-    return _converted(pool.any(), pool.one_of([*pool.floats, I32, BOOL, I64, U8]))
+    return converted(pool.any(), pool.one_of([*pool.floats, I32, BOOL, I64, U8]))
 
 
 def _select(pool: Pool) -> Value:
     condition = pool.boolean()
     x = pool.value(
-        lambda x: x.dtype != BF16 and _broadcast_size(condition.shape, x.shape) <= MOST_ELEMENTS, lambda: condition
+        lambda x: x.dtype != BF16 and broadcast_size(condition.shape, x.shape) <= MOST_ELEMENTS, lambda: condition
     )
     return ops.where(condition, x, pool.value(lambda y: y.type == x.type, lambda: x))
 
@@ -205,7 +101,7 @@ def _cubed(x: Value) -> tuple[Value, Callable[[Value], Value]]:
 
 
 def _reshape(pool: Pool) -> Value:
-    x = _with_axis(pool.any())
+    x = with_axis(pool.any())
     return ops.reshape(x, pool.one_of([(-1,), (1, *x.shape), (*x.shape, 1), (x.shape[0], -1), (-1, x.shape[-1])]))
 
 
@@ -222,21 +118,21 @@ def _broadcast_to(pool: Pool) -> Value:
 
 
 def _slice(pool: Pool) -> Value:
-    x = _with_axis(pool.any())
+    x = with_axis(pool.any())
     axis = pool.between(0, x.ndim - 1)
     start = pool.between(0, x.shape[axis] - 1)
     return x[(slice(None),) * axis + (slice(start, pool.between(start + 1, x.shape[axis]), pool.between(1, 3)),)]
 
 
 def _pad(pool: Pool) -> Value:
-    x = _with_axis(pool.any())
+    x = with_axis(pool.any())
     axis = pool.between(0, x.ndim - 1)
     width = pool.between(0, 2), pool.between(0, 2)
     return ops.pad(x, [width if n == axis else (0, 0) for n in range(x.ndim)])
 
 
 def _concatenate(pool: Pool) -> Value:
-    x = _with_axis(pool.any())
+    x = with_axis(pool.any())
     axis = pool.between(0, x.ndim - 1)
     y = pool.value(
         lambda y: (
@@ -250,12 +146,12 @@ def _concatenate(pool: Pool) -> Value:
 
 
 def _reverse(pool: Pool) -> Value:
-    x = _with_axis(pool.any())
+    x = with_axis(pool.any())
     return ops.flip(x, pool.between(0, x.ndim - 1))
 
 
 def _iota(pool: Pool) -> Value:
-    x = _with_axis(pool.any())
+    x = with_axis(pool.any())
     dtype = pool.one_of([I32, *(dtype.arithmetic for dtype in pool.floats), I64, U8])
     return x.graph.apply(Iota(x.shape, pool.between(0, x.ndim - 1), dtype))
 
@@ -267,12 +163,12 @@ def _rows(pool: Pool, x: Value) -> Value:
 
 
 def _gather(pool: Pool) -> Value:
-    x = _with_axis(pool.any())
+    x = with_axis(pool.any())
     return x.graph.apply(Gather(), x, _rows(pool, x))
 
 
 def _scatter_add(pool: Pool) -> Value:
-    x = _with_axis(pool.number())
+    x = with_axis(pool.number())
     size = pool.between(1, 5)
     spread = np.arange(x.shape[0]) * 3 % (size + 1)
     rows = pool.value(
@@ -292,7 +188,7 @@ def _axes(pool: Pool, x: Value) -> tuple[int, ...]:
 
 def _reduction(function: Callable[..., Value], value: Callable[[Pool], Value] = Pool.number) -> Step:
     def step(pool: Pool) -> Value:
-        x = _with_axis(value(pool))
+        x = with_axis(value(pool))
         return function(x, axis=_axes(pool, x), keepdims=bool(pool.between(0, 1)))
 
     return step
@@ -345,7 +241,7 @@ def _conv2d(pool: Pool) -> Value:
         2 * size - 1 <= side for size, side in zip(window, x.shape[1:3], strict=True)
     )
     dilation = (2, 2) if apart else (1, 1)
-    return x.graph.apply(Conv2D(*_attributes(pool, window), dilation, groups), x, _converted(kernel, x.dtype))
+    return x.graph.apply(Conv2D(*_attributes(pool, window), dilation, groups), x, converted(kernel, x.dtype))
 
 
 def _conv2d_input_grad(pool: Pool) -> Value:
@@ -357,7 +253,7 @@ def _conv2d_input_grad(pool: Pool) -> Value:
         padding = ((0, 0), (0, 0))
     height, width = ((x.shape[1 + n] - 1) * strides[n] + window[n] - sum(padding[n]) for n in range(2))
     kernel = pool.constant(x, (*window, pool.between(1, 3), x.shape[3])) * (1.0 / (math.prod(window) * x.shape[3]))
-    return x.graph.apply(Conv2DInputGrad((height, width), strides, padding), x, _converted(kernel, x.dtype))
+    return x.graph.apply(Conv2DInputGrad((height, width), strides, padding), x, converted(kernel, x.dtype))
 
 
 def _conv2d_kernel_grad(pool: Pool) -> Value:
@@ -423,7 +319,7 @@ def _sum_pool_grad(pool: Pool) -> Value:
 
 
 def _random_uniform(pool: Pool) -> Value:
-    counter = _converted(ops.max(pool.integer()), I64)
+    counter = converted(ops.max(pool.integer()), I64)
     shape = pool.any().shape
     return counter.graph.apply(RandomUniform(shape, pool.between(0, 3)), counter)
 
@@ -481,8 +377,8 @@ STEPS: dict[str, Step] = {
     "prod": _reduction(ops.prod, _near_one),
     "max": _reduction(ops.max, _ordered),
     "min": _reduction(ops.min, _ordered),
-    "softmax": _of_float(lambda x: ops.softmax(_with_axis(x))),
-    "log_softmax": _of_float(lambda x: ops.log_softmax(_with_axis(x))),
+    "softmax": _of_float(lambda x: ops.softmax(with_axis(x))),
+    "log_softmax": _of_float(lambda x: ops.log_softmax(with_axis(x))),
     "matmul": _matmul,
     "conv2d": _conv2d,
     "conv2d_input_grad": _conv2d_input_grad,

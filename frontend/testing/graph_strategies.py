@@ -11,7 +11,8 @@ from gradloom.compiler import ops
 from gradloom.compiler.autodiff import gradients
 from gradloom.compiler.ir import Constant, Graph, Input, Value, building
 from gradloom.compiler.types import BOOL, DTYPES, DType, TensorType, as_dtype
-from gradloom.testing.graph_steps import MOST_ELEMENTS, STEPS, Pool
+from gradloom.testing.graph_pool import MOST_ELEMENTS, Pool
+from gradloom.testing.graph_steps import STEPS
 from gradloom.testing.profiles import import_hypothesis
 
 MOST_AXES = 5
