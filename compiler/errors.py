@@ -34,8 +34,8 @@ class VerificationError(GradloomError, AssertionError):
     """A graph breaks a rule of the IR: a defect of the compiler, not of the user's program."""
 
 
-class MemoryLimitError(GradloomError, MemoryError):
-    """A program would need more memory than it may use; raised before anything runs."""
+class MemoryLimitError(GradloomError, MemoryError, ValueError):
+    """A program or a weight would need more memory than it may use; raised before any of it is allocated."""
 
 
 class NumericsError(GradloomError, FloatingPointError):

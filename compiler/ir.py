@@ -311,7 +311,7 @@ class Graph:
         """
         origins = frozenset(current_origins() if provenance is None else provenance)
         try:
-            type_ = op.type_of(*(value.type for value in inputs))
+            type_ = op.type_of(*(value.type for value in inputs)).checked()
         except (ShapeError, DTypeError) as error:
             where = "; ".join(sorted(str(origin) for origin in origins if str(origin)))
             operands = ", ".join(str(value.type) for value in inputs)

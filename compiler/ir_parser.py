@@ -17,11 +17,9 @@ import gradloom.compiler.ops  # noqa: F401  (fills Op.registry)
 from gradloom.compiler.errors import GradloomError, ParseError
 from gradloom.compiler.ir import GRAPH_STAGES, Constant, Graph, Group, Input, Op, Output, Value
 from gradloom.compiler.provenance import Provenance
-from gradloom.compiler.types import BOOL, DTYPES, OPEN, DType, TensorType
+from gradloom.compiler.types import BOOL, DTYPES, MOST_BYTES, OPEN, DType, TensorType
 
 MAX_RANK = 32
-MAX_SIZE = 2**62
-"""Elements of a tensor: more cannot be addressed."""
 MAX_CONSTANT = 2**26
 """Bytes of a constant: the IR keeps small ones only, and a short text must not claim gigabytes."""
 MAX_INTEGER = 2**64
@@ -198,9 +196,9 @@ class _Line:
                 if size < 0:
                     raise place.error(f"expected a size of 0 or more. Received: {size}")
             shape.append(size)
-            if len(shape) > MAX_RANK or total > MAX_SIZE:
+            if len(shape) > MAX_RANK or total > MOST_BYTES:
                 raise place.error(
-                    f"expected a type of at most {MAX_RANK} axes and 2**62 elements. "
+                    f"expected a type of at most {MAX_RANK} axes and less than 2**63 elements. "
                     f"Received: {', '.join(map(str, shape))}, …"
                 )
         return tuple(shape)

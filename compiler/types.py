@@ -9,13 +9,17 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from gradloom.compiler.errors import DTypeError
+from gradloom.compiler.errors import DTypeError, ShapeError
 
 OPEN = -1
 """The leading size of a data set whose length a program does not depend on; printed as `?`.
 
 Only a row gather reads a tensor with an open leading size; every other op refuses it.
 """
+
+
+MOST_BYTES = 2**63 - 1
+"""What a tensor may take at most: code computes offsets in 64 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +138,14 @@ class TensorType:
         for axis in range(self.rank - 2, -1, -1):
             strides[axis] = strides[axis + 1] * self.shape[axis + 1]
         return tuple(strides)
+
+    def checked(self) -> TensorType:
+        """The type itself; raises `ShapeError` where its size cannot be computed with."""
+        # An axis of size 0 does not make the strides of the others any smaller.
+        nbytes = math.prod(max(size, 1) for size in self.shape) * self.dtype.itemsize
+        if nbytes > MOST_BYTES:
+            raise ShapeError(f"Expected a tensor of less than 2**63 bytes. Received: {self}, of {nbytes} bytes")
+        return self
 
     def __str__(self) -> str:
         sizes = ",".join("?" if size == OPEN else str(size) for size in self.shape)

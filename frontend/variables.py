@@ -68,6 +68,8 @@ class Variable(TensorOperators):
         self.trainable = bool(trainable)
         self.version = 0
         self.dtype = as_dtype(dtype)
+        if shape is not None:
+            memory.check_fits(TensorType(self.dtype, tuple(shape)), f"Variable {self.path!r}")
         self._array: np.ndarray | None = None
         self._draw: Callable[[], np.ndarray] | None = None
         make = initializers.get(initializer) if callable(initializer) or isinstance(initializer, str) else None

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from gradloom.compiler.errors import MemoryLimitError, ShapeError
 from gradloom.compiler.program import ALIGNMENT
 from gradloom.compiler.types import TensorType
 from gradloom.runtime.control_groups import group_folders
+
+LARGE = 1 << 28
+"""Bytes from which on an array is compared with the memory that there is."""
 
 HUGE_PAGE = 2 << 20
 """Bytes of a huge page of Linux on x86-64, and on aarch64 with pages of 4 KiB."""
@@ -60,6 +64,21 @@ def arrays(types: Sequence[TensorType]) -> list[np.ndarray]:
         memory[start : start + type.nbytes].view(type.dtype.numpy).reshape(type.shape)
         for start, type in zip(starts, types, strict=False)
     ]
+
+
+def check_fits(type: TensorType, what: str) -> None:
+    """Refuse an array before it is allocated: raises `ShapeError` or `MemoryLimitError`, with `what` it is.
+
+    A system that promises more memory than there is would end the process when the array is filled.
+    """
+    try:
+        type.checked()
+    except ShapeError as error:
+        raise ShapeError(f"{what}: {error}") from None
+    if type.nbytes >= LARGE and type.nbytes > (most := physical_memory()):
+        raise MemoryLimitError(
+            f"{what}: Expected at most {most} bytes, what there is. Received: {type}, of {type.nbytes} bytes"
+        )
 
 
 def address(array: np.ndarray) -> int:

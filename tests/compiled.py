@@ -5,14 +5,22 @@ from typing import Any
 
 import numpy as np
 
+from conditioning import differing
 from gradloom.compiler import pipeline
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph
-from gradloom.compiler.types import F64
+from gradloom.compiler.llvm.target import Target
 from gradloom.runtime.executable import Executable
 from gradloom.runtime.threads import get_num_threads, set_num_threads
 
 Arrays = Mapping[str, np.ndarray]
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "no fusion": {"fuse": False},
+    "unoptimized": {"fuse": False, "simplify": False},
+}
+"""How a graph may be compiled, with the same results."""
 
 
 def run(graph: Graph, arrays: Arrays, threads: int = 1, steps: int = 1, **options: Any) -> dict[str, np.ndarray]:
@@ -47,26 +55,24 @@ def assert_same(got: Arrays, expected: Arrays, note: object = "") -> None:
         assert got[name].tobytes() == value.tobytes(), f"{name} differs in its bits\n{note}"
 
 
-def assert_close(got: Arrays, expected: Arrays, graph: Graph, scale: float = 1.0) -> None:
-    """Equal for exact dtypes; floats within a few thousand roundings of the largest element."""
-    for output in graph.outputs:
-        value, wanted = got[output.name], expected[output.name]
-        assert value.shape == wanted.shape and value.dtype == wanted.dtype, (output.name, value.shape, wanted.shape)
-        if not output.value.dtype.is_float:
-            np.testing.assert_array_equal(value, wanted, err_msg=f"{output.name}\n{graph}")
-            continue
-        unit = 2e-13 if output.value.dtype == F64 else 2e-4
-        finite = np.abs(wanted[np.isfinite(wanted)])
-        tolerance = unit * scale * max(1.0, float(finite.max(initial=0.0)))
-        np.testing.assert_allclose(value, wanted, rtol=unit * scale, atol=tolerance, err_msg=f"{output.name}\n{graph}")
+def assert_close(got: Arrays, expected: Arrays, graph: Graph, scale: float = 1.0, arrays: Arrays | None = None) -> None:
+    """Equal but for rounding: see `differing`."""
+    for name, mask in differing(got, expected, graph, scale, arrays).items():
+        value, wanted = got[name][mask], expected[name][mask]
+        raise AssertionError(f"{name}: {mask.sum()} of {mask.size} differ: {value} where {wanted} is right\n{graph}")
 
 
-def check(graph: Graph, arrays: Arrays, scale: float = 1.0, threads: Sequence[int] = (1, 2)) -> None:
-    """Compiled equals interpreted, optimized and as it stands; the bits do not depend on the thread count."""
-    expected = interpret(graph, dict(arrays))
-    for options in ({}, {"fuse": False, "simplify": False}):
-        program = pipeline.compile_graph(graph, pipeline.Options(cores=2, **options))
-        first = run_program(program, graph, arrays, threads[0])
-        assert_close(first, expected, graph, scale)
-        for count in threads[1:]:
-            assert_same(run_program(program, graph, arrays, count), first, graph)
+def check(
+    graph: Graph, arrays: Arrays, scale: float = 1.0, threads: Sequence[int] = (1, 2), levels: Sequence[str] = ("",)
+) -> None:
+    """Compiled equals interpreted, in each variant and for each level; the bits do not depend on the thread count."""
+    with np.errstate(all="ignore"):
+        expected = interpret(graph, dict(arrays))
+    for level in levels:
+        target = Target.named(level) if level else Target.host()
+        for options in VARIANTS.values():
+            program = pipeline.compile_graph(graph, pipeline.Options(target, cores=2, **options))
+            first = run_program(program, graph, arrays, threads[0])
+            assert_close(first, expected, graph, scale, arrays)
+            for count in threads[1:]:
+                assert_same(run_program(program, graph, arrays, count), first, graph)

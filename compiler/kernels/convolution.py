@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gradloom.compiler.ir import Value
-from gradloom.compiler.kernels.product import Product
+from gradloom.compiler.kernels.product import NO_BORDER, Product
 from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Position
@@ -195,7 +195,8 @@ def border_needed(node: Value) -> tuple[int, int, int, int]:
     """The border of zeros that the first operand of a convolution, or of a gradient of one, must have."""
     if isinstance(node.op, WinogradConv2D | WinogradConv2DKernelGrad):
         return _tile_border(node.op, node.inputs[0].shape[1:3])
-    borders = [product.border for product in products(node)]
+    # Images without a pixel have no product that reaches one.
+    borders = [product.border for product in products(node)] or [NO_BORDER]
     top, bottom, left, right = (max(sides) for sides in zip(*borders, strict=True))
     return top, bottom, left, right
 

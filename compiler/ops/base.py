@@ -169,13 +169,16 @@ def for_arithmetic(*operands: np.ndarray) -> list[np.ndarray]:
 
 
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """NumPy's broadcast shape of shapes; an open leading size (a whole data set) does not broadcast."""
+    """NumPy's broadcast shape of shapes of any size; an open leading size (a whole data set) does not broadcast."""
     if any(size < 0 for shape in shapes for size in shape):
         raise ShapeError(f"Expected tensors of known shape (a data set is read by rows). Received: {list(shapes)}")
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        raise ShapeError(f"Expected shapes that broadcast. Received: {', '.join(map(str, shapes))}") from None
+    result = []
+    for axis in range(-max(map(len, shapes)), 0):
+        sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
+        if len(sizes) > 1:
+            raise ShapeError(f"Expected shapes that broadcast. Received: {', '.join(map(str, shapes))}")
+        result.append(sizes.pop() if sizes else 1)
+    return tuple(result)
 
 
 def broadcast_position(position: Position, operand: TensorType) -> Position:

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Value
+from gradloom.compiler.ops.base import broadcast_shapes
 from gradloom.compiler.ops.functions_elementwise import where
 from gradloom.compiler.ops.functions_shape import flip, moveaxis, ravel, reshape, slice_axis
 from gradloom.compiler.ops.indexing import Gather
@@ -46,6 +47,7 @@ def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Value:
         raise DTypeError(f"take: expected integers as indices. Received: {index.type}")
     length = value.shape[at]
     if length != OPEN and index.dtype.kind == "int":
+        index = index if length < 2**31 else convert(index, I64)
         index = where(index < 0, index + length, index)
     rows = value.graph.apply(Gather(), moveaxis(value, at, 0) if at else value, index)
     # The indices' axes stand in front now, and belong where the axis was.
@@ -84,7 +86,7 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = None)
     index = where(index < 0, index + length, index)
     index = where(index < 0, 0, where(index >= length, length - 1, index))
     sizes = [index.shape[axis] if axis == at else size for axis, size in enumerate(value.shape)]
-    shape = tuple(np.broadcast_shapes(tuple(sizes), index.shape))
+    shape = broadcast_shapes(tuple(sizes), index.shape)
     offset = index * prod(value.shape[at + 1 :])
     for other, size in enumerate(value.shape):
         if other != at and size != 1:

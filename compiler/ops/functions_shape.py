@@ -192,8 +192,8 @@ def squeeze(x: TensorLike, axis: Axis = None) -> Value:
 def broadcast_to(x: TensorLike, shape: int | Sequence[int]) -> Value:
     """x repeated along new leading axes and axes of size 1."""
     sizes = static_shape(shape, "broadcast_to")
-    if min(sizes, default=0) < 0 or math.prod(sizes) >= 2**63:
-        raise ShapeError(f"broadcast_to: expected sizes from 0 on, and below 2**63 elements. Received: shape={shape}")
+    if min(sizes, default=0) < 0:
+        raise ShapeError(f"broadcast_to: expected sizes from 0 on. Received: shape={shape}")
     return broadcast(as_value(x, function="broadcast_to"), sizes)
 
 
@@ -270,7 +270,8 @@ def pad(
     if mode != "constant":
         raise ValueError(f'pad: expected mode="constant". Received: mode={mode!r}')
     try:
-        widths = np.broadcast_to(np.asarray(pad_width), (value.ndim, 2))
+        # As Python's integers, which a size of 2**63 does not wrap.
+        widths = np.broadcast_to(np.asarray(pad_width, dtype=object), (value.ndim, 2))
     except ValueError:
         raise ShapeError(
             f"pad: expected one pair of counts for each axis of {value.type}. Received: {pad_width}"

@@ -98,9 +98,11 @@ def as_values(*operands: TensorLike, function: str = "this function", graph: Gra
     """Return the operands as values of one graph, each in its own dtype; Python numbers in that of the others."""
     graph = graph or graph_of(*operands, function=function)
     strong = [as_value(x, None, function, graph) for x in operands if not is_weak(x)]
-    # Among numbers alone, each takes the dtype that the widest of them has by itself.
-    weak = [_number(x, None)[1] for x in operands if is_weak(x)]  # type: ignore[arg-type]
-    like = promote(*(value.dtype for value in strong)).arithmetic if strong else promote(*weak)
+    if strong:
+        like = promote(*(value.dtype for value in strong)).arithmetic
+    else:
+        # Among numbers alone, each takes the dtype that the widest of them has by itself.
+        like = promote(*(_number(x, None)[1] for x in operands))  # type: ignore[arg-type]
     known = iter(strong)
     return [graph.constant(*_number(x, like)) if is_weak(x) else next(known) for x in operands]  # type: ignore[arg-type]
 

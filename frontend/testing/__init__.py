@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradloom.testing.check import check_gradients
     from gradloom.testing.errors import GradientError, NotFiniteError
+    from gradloom.testing.graph_strategies import graphs
     from gradloom.testing.layer_strategies import LayerCall, layers
     from gradloom.testing.profiles import PROFILE
     from gradloom.testing.properties import gradient_property
@@ -28,6 +29,7 @@ _HOMES = {
     "check_gradients": "check",
     "convolution": "strategies",
     "gradient_property": "properties",
+    "graphs": "graph_strategies",
     "layers": "layer_strategies",
     "pooling": "strategies",
     "tensor": "strategies",
@@ -44,6 +46,7 @@ __all__ = [
     "check_gradients",
     "convolution",
     "gradient_property",
+    "graphs",
     "layers",
     "pooling",
     "tensor",

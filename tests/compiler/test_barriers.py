@@ -19,9 +19,9 @@ from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, building
 from gradloom.compiler.program import Barrier, Call, Step
 from gradloom.compiler.types import F32, I32, OPEN, U8, TensorType
+from gradloom.testing import graphs
 from loop_tracer import Memory, Touched, Trace, arguments_memory, merged, trace_step
 from mlp_step import lowered
-from random_graphs import graphs
 
 THREADS = (2, 3, 4, 7)
 
@@ -81,7 +81,7 @@ def check(graph: Graph, arrays: Mapping[str, np.ndarray], **options: int) -> pip
 
 @pytest.mark.usefixtures("small_blocks")
 @settings(max_examples=40, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-@given(graphs(most=8), st.sampled_from([1, 2, 4]))
+@given(graphs(max_nodes=16), st.sampled_from([1, 2, 4]))
 def test_random_graphs_leave_no_conflict(drawn: tuple[Graph, dict[str, np.ndarray]], cores: int) -> None:
     graph, arrays = drawn
     assume(200 < sum(value.type.size for value in graph.live()) < 20000)
@@ -90,7 +90,7 @@ def test_random_graphs_leave_no_conflict(drawn: tuple[Graph, dict[str, np.ndarra
 
 @pytest.mark.usefixtures("small_blocks")
 @settings(max_examples=60, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-@given(graphs(most=10), st.sampled_from([1, 2, 4]), st.booleans())
+@given(graphs(max_nodes=20), st.sampled_from([1, 2, 4]), st.booleans())
 def test_bits_do_not_depend_on_the_number_of_threads(
     drawn: tuple[Graph, dict[str, np.ndarray]], cores: int, fuse: bool
 ) -> None:

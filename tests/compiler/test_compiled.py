@@ -9,7 +9,7 @@ from gradloom.compiler.ir import Graph
 from gradloom.compiler.program import Program
 from gradloom.compiler.types import F32, TensorType
 from gradloom.runtime.executable import Executable
-from random_graphs import graphs
+from gradloom.testing import graphs
 
 
 def test_inputs_may_have_names_of_any_length() -> None:
@@ -19,9 +19,9 @@ def test_inputs_may_have_names_of_any_length() -> None:
     check(graph, {name + last: np.ones(5, np.float32) for last in "xy"})
 
 
-def check_random_graphs(most: int) -> None:
-    @settings(max_examples=125, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
-    @given(graphs(most=most))
+def check_random_graphs(max_nodes: int) -> None:
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @given(graphs(max_nodes))
     def compiled_equals_interpreted(drawn: tuple[Graph, dict[str, np.ndarray]]) -> None:
         graph, arrays = drawn
         check(graph, arrays)
@@ -29,17 +29,19 @@ def check_random_graphs(most: int) -> None:
     compiled_equals_interpreted()
 
 
-# 500 graphs in four tests, so that they can run side by side.
+# 200 graphs in four tests, so that they can run side by side; tests/torture has larger ones, and more.
 
 
-@pytest.mark.parametrize("most", [5, 8])
-def test_random_graphs_compiled_equal_interpreted(most: int) -> None:
-    check_random_graphs(most)
+@pytest.mark.parametrize("max_nodes", [6, 14])
+def test_random_graphs_compiled_equal_interpreted(max_nodes: int) -> None:
+    check_random_graphs(max_nodes)
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("most", [6, 7])
-def test_random_graphs_in_small_blocks_compiled_equal_interpreted(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("max_nodes", [8, 12])
+def test_random_graphs_in_small_blocks_compiled_equal_interpreted(
+    max_nodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As they are, most graphs are so small that they would run on one thread."""
     parallel: list[bool] = []
     executable = Executable.__init__
@@ -49,5 +51,5 @@ def test_random_graphs_in_small_blocks_compiled_equal_interpreted(most: int, mon
         executable(self, program)
 
     monkeypatch.setattr(Executable, "__init__", noted)
-    check_random_graphs(most)
+    check_random_graphs(max_nodes)
     assert sum(parallel) > len(parallel) / 3

@@ -14,14 +14,14 @@ from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.reductions import Sum
 from gradloom.compiler.passes.fuse import fuse, storage
 from gradloom.compiler.types import F32, TensorType
+from gradloom.testing import graphs
 from mlp_step import label, lowered
-from random_graphs import graphs
 
 # Any graph.
 
 
 @settings(max_examples=200, derandomize=True, database=None)
-@given(graphs(most=14), st.booleans())
+@given(graphs(max_nodes=28), st.booleans())
 def test_groups_compute_all_that_outputs_need(drawn: tuple[Graph, dict[str, np.ndarray]], enabled: bool) -> None:
     graph, _ = drawn
     fused, _ = fuse(graph, enabled)
@@ -56,7 +56,7 @@ def check_one_anchor(group: Group) -> None:
 
 
 @settings(max_examples=200, derandomize=True, database=None)
-@given(graphs(most=14))
+@given(graphs(max_nodes=28))
 def test_groups_need_each_other_in_no_circle(drawn: tuple[Graph, dict[str, np.ndarray]]) -> None:
     import networkx
 
@@ -72,7 +72,7 @@ def test_groups_need_each_other_in_no_circle(drawn: tuple[Graph, dict[str, np.nd
 
 
 @settings(max_examples=60, derandomize=True, database=None)
-@given(graphs(most=14))
+@given(graphs(max_nodes=28))
 def test_fusion_leaves_the_graph_and_stores_no_more_than_without(
     drawn: tuple[Graph, dict[str, np.ndarray]],
 ) -> None:

@@ -15,7 +15,7 @@ from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.elementwise import Exp
 from gradloom.compiler.provenance import Provenance, layer_scope
 from gradloom.compiler.types import F32, I32, TensorType
-from random_graphs import graphs
+from gradloom.testing import graphs
 
 pytestmark = pytest.mark.smoke
 

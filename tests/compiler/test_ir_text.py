@@ -20,8 +20,8 @@ from gradloom.compiler.passes.fuse import fuse
 from gradloom.compiler.passes.simplify import simplify
 from gradloom.compiler.provenance import layer_scope
 from gradloom.compiler.types import BF16, DTYPES, F32, I32, OPEN, U8, DType, TensorType
+from gradloom.testing import graphs
 from op_cases import CASES, OpCase
-from random_graphs import graphs
 
 Case = tuple[Graph, dict[str, np.ndarray]]
 

@@ -26,6 +26,7 @@ from gradloom.compiler.types import F32, TensorType
         (1, (6, 6), (4, 8), 1, 2, (0, 0), 1, 1),
         (3, (16, 16), (64, 64), 3, 1, (1, 1), 1, 1),
         (1, (4, 4), (200, 130), 3, 1, (1, 1), 1, 1),
+        (2, (3, 0), (4, 6), 3, 1, (2, 2), 1, 1),
     ],
 )
 def test_convolutions_with_gradients_and_epilogues(

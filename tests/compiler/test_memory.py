@@ -15,8 +15,8 @@ from gradloom.compiler.memory import SHARED_FROM, MemoryPlan, plan_memory
 from gradloom.compiler.program import ALIGNMENT, Argument, Pointer
 from gradloom.compiler.schedule import Launch, Schedule
 from gradloom.compiler.types import F32, I64, U8, TensorType
+from gradloom.testing import graphs
 from mlp_step import lowered, train_graph
-from random_graphs import graphs
 
 Lifetime = tuple[int, int, int]  # first call, last call, bytes
 
@@ -147,7 +147,7 @@ def test_a_data_set_of_open_length_does_not_count() -> None:
 
 
 @settings(max_examples=60, derandomize=True, database=None)
-@given(graphs(most=14), st.booleans())
+@given(graphs(max_nodes=28), st.booleans())
 def test_plans_of_random_graphs(drawn: tuple[Graph, dict[str, np.ndarray]], fuse: bool) -> None:
     low = pipeline.lower(drawn[0], pipeline.Options(cores=2, fuse=fuse))
     check_plan(low.memory)

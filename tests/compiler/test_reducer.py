@@ -12,7 +12,7 @@ from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Constant, Graph, Input, Value, building
 from gradloom.compiler.reducer import reduce
 from gradloom.compiler.types import F32, TensorType
-from random_graphs import graphs
+from gradloom.testing import graphs
 
 
 def computed(graph: Graph) -> list[Value]:

@@ -23,7 +23,7 @@ from gradloom.compiler.views import to_dot, to_networkx, to_svg
 from gradloom.compiler.views.layout import Arrangement, Item, Key, Link, arrange, assign_layers
 from gradloom.compiler.views.picture import picture_of
 from gradloom.compiler.views.scene import Scene, stage
-from random_graphs import graphs
+from gradloom.testing import graphs
 
 SVG = "{http://www.w3.org/2000/svg}"
 Case = tuple[Graph, dict[str, np.ndarray]]

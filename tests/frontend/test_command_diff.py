@@ -14,7 +14,7 @@ from gradloom.compiler import parse
 from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.ir_text import print_graph
 from gradloom.inspection.alignment import aligned_texts
-from random_graphs import graphs
+from gradloom.testing import graphs
 
 
 def test_stages_of_a_model_differ_by_the_rules_that_applied(script: str, capsys: pytest.CaptureFixture[str]) -> None:
