@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,8 +18,24 @@ def no_garbage_collection() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
+    _sparing.append(True)
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
+        _sparing.pop()
+
+
+_sparing: list[bool] = []
+"""Whether the collector is off for a thread of this process."""
+
+
+def _resume() -> None:
+    """Switch the collector on in a forked child, where the thread that would have done it is not."""
+    if _sparing:
+        gc.enable()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_resume)

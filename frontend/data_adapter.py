@@ -124,7 +124,7 @@ def targets(y: Any, samples: int, name: str = "y") -> np.ndarray:
     _check_length(name, array, samples)
     if array.dtype == np.int64:
         return _as_int32(array)
-    return array.astype(np.float32) if array.dtype == np.bool_ else array
+    return array if array.dtype in (np.uint8, np.int32, np.float32) else array.astype(np.float32)
 
 
 def weights(sample_weight: Any, samples: int, name: str = "sample_weight") -> np.ndarray:

@@ -108,7 +108,7 @@ def as_array(leaf: Any, where: str) -> np.ndarray:
 
     Floats written in Python become float32 and ints int32, as in Keras; arrays keep float64 and int64. Narrower dtypes
     widen (float16 to float32, int16 to int32). Raises `TypeError` naming `where` for anything that is no array,
-    `ValueError` for lists whose rows differ in length.
+    `ValueError` for lists whose rows differ in length and for arrays with masked elements.
     """
     if type(leaf) is np.ndarray and leaf.dtype in _KNOWN and leaf.flags.c_contiguous and leaf.flags.aligned:
         return leaf
@@ -121,6 +121,11 @@ def as_array(leaf: Any, where: str) -> np.ndarray:
             f"Expected an array, a number or a (nested) list of numbers for {where}, with rows of equal length. "
             f"Received: {type(leaf).__name__} whose parts differ in shape: {_shapes(leaf)}"
         ) from None
+    if isinstance(leaf, np.ma.MaskedArray) and (count := np.count_nonzero(leaf.mask)):
+        raise ValueError(
+            f"Expected an array for {where} in which nothing is masked, for programs know no masks: say what masked "
+            f"elements count as, for example with filled(0). Received: one with {count} masked elements"
+        )
     if is_literal(leaf) and not isinstance(leaf, np.generic):
         array = _narrowed(array)
     name = array.dtype.newbyteorder("=").name

@@ -24,9 +24,17 @@ from gradloom.naming import numbered
 from gradloom.operators import TensorOperators
 from gradloom.recording import find_recorded
 from gradloom.runtime import memory
+from gradloom.runtime.locks import new_lock
 
-_drawing = threading.RLock()
-"""Held while initial values are drawn: every reader is to get the one array."""
+
+class _Making:
+    """Holds the lock under which variables get their arrays: all readers and writers are to get the one."""
+
+    def __init__(self) -> None:
+        self.lock = new_lock(self, "lock", threading.RLock)
+
+
+_making = _Making()
 
 Role = Literal["parameter", "state", "hyperparameter"]
 
@@ -117,7 +125,7 @@ class Variable(TensorOperators):
     def _value(self) -> np.ndarray:
         """The variable's array; random values are drawn when it is first asked for."""
         if self._array is None:
-            with _drawing:
+            with _making.lock:
                 if self._array is None:
                     assert self._draw is not None
                     array = memory.array(TensorType(self.dtype, self.shape))
@@ -128,9 +136,10 @@ class Variable(TensorOperators):
 
     def _own(self) -> np.ndarray:
         """The variable's array, for the caller to fill."""
-        if self._array is None:
-            self._array = memory.array(TensorType(self.dtype, self.shape))
-        return self._array
+        with _making.lock:
+            if self._array is None:
+                self._array = memory.array(TensorType(self.dtype, self.shape))
+            return self._array
 
     @property
     def value(self) -> np.ndarray:

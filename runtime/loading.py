@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import threading
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
+from gradloom.compiler.forks import wait_for_llvm_at_forks
 from gradloom.compiler.program import LAUNCH, STOP, WORKER, ProgramError
-
-_numbers = itertools.count(1)
-_linking = threading.RLock()
-"""Held while LLVM links: a fork in between would leave the child with LLVM's own locks taken, by nobody."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_linking.acquire, after_in_parent=_linking.release, after_in_child=_linking.release)
 
 
 class Library:
@@ -33,23 +23,21 @@ class Library:
             builder.add_object_img(file)
         for name in (LAUNCH, WORKER, STOP):
             builder.export_symbol(name)
-        with _linking:
-            try:
-                self._tracker = builder.link(_linker(), f"gradloom-{next(_numbers)}")
-            except RuntimeError as error:
-                raise ProgramError(
-                    f"Expected object code that links. Received: {sum(map(len, code))} bytes, {error}"
-                ) from None
+        try:
+            self._tracker = builder.link(_linker(), "gradloom")
+        except RuntimeError as error:
+            size = sum(map(len, code))
+            raise ProgramError(f"Expected object code that links. Received: {size} bytes, {error}") from None
         self.launch: int = self._tracker[LAUNCH]
         self.worker: int = self._tracker[WORKER]
         self.stop: int = self._tracker[STOP]
 
 
-@cache
 def _linker() -> Any:
-    """LLVM's in-process linker, one for all libraries."""
+    """An in-process linker of LLVM's for one library, which keeps it: it would never forget the names of libraries."""
     import llvmlite.binding as llvm
 
+    wait_for_llvm_at_forks()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.create_lljit_compiler()

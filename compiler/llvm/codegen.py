@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gradloom.compiler.errors import VerificationError
+from gradloom.compiler.forks import wait_for_llvm_at_forks
 
 if TYPE_CHECKING:
     from gradloom.compiler.llvm.target import Target
-
-_in_use = threading.RLock()
-"""Held while LLVM works: a fork in between would leave the child with LLVM's own locks taken, by nobody."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_in_use.acquire, after_in_parent=_in_use.release, after_in_child=_in_use.release)
 
 compilations = 0
 """How many modules were compiled to machine code in this process; a warm cache leaves it unchanged."""
@@ -29,8 +22,7 @@ def compile_module(module: Any, target: Target, level: int = 2) -> bytes:
     """
     global compilations
     compilations += 1
-    with _in_use:
-        code: bytes = _machine(target, level).emit_object(_optimized(module, target, level))
+    code: bytes = _machine(target, level).emit_object(_optimized(module, target, level))
     return code
 
 
@@ -38,8 +30,7 @@ def assembly(module: Any, target: Target, level: int = 2) -> str:
     """The assembly text of what `compile_module` returns."""
     global compilations
     compilations += 1
-    with _in_use:
-        text: str = _machine(target, level).emit_assembly(_optimized(module, target, level))
+    text: str = _machine(target, level).emit_assembly(_optimized(module, target, level))
     return text
 
 
@@ -47,16 +38,14 @@ def texts(module: Any, target: Target, level: int = 2) -> tuple[str, str]:
     """What `llvm_text` and `assembly` return, in little more than the time of one."""
     global compilations
     compilations += 1
-    with _in_use:
-        optimized = _optimized(module, target, level)
-        # Generating code prepares the module for it, so its text is taken before.
-        return str(optimized), _machine(target, level).emit_assembly(optimized)
+    optimized = _optimized(module, target, level)
+    # Generating code prepares the module for it, so its text is taken before.
+    return str(optimized), _machine(target, level).emit_assembly(optimized)
 
 
 def llvm_text(module: Any, target: Target, level: int = 2) -> str:
     """The text of an LLVM module after optimization; level 0 shows it as it was emitted, verified."""
-    with _in_use:
-        return str(_optimized(module, target, level))
+    return str(_optimized(module, target, level))
 
 
 def _optimized(module: Any, target: Target, level: int) -> Any:
@@ -92,6 +81,7 @@ def _machine(target: Target, level: int) -> Any:
     """LLVM's code generator for `target`."""
     import llvmlite.binding as llvm
 
+    wait_for_llvm_at_forks()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_triple(target.triple).create_target_machine(
