@@ -9,8 +9,8 @@ from gradloom.compiler import FusionError, parse
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.passes.groups import check_groups
 from gradloom.compiler.pipeline import Options, lower
+from gradloom.testing import graphs
 from op_cases import CASES, OpCase
-from random_graphs import graphs
 
 INPUTS = """graph "g" fused {
   %0: f32[8,4] = input {label="x"}
