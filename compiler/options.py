@@ -45,11 +45,15 @@ def code_version() -> str:
 
 def cache_key(graph: Graph, options: Options) -> str:
     """A digest of what compiled code depends on: the graph without provenance and names, and all that compiles it."""
+    text = print_graph(_anonymous(graph), comments=False)
+    return hashlib.sha256("\n".join([*environment(graph, options), text]).encode()).hexdigest()
+
+
+def environment(graph: Graph, options: Options) -> list[str]:
+    """What the code of a graph depends on besides its text: all that compiles it."""
     from llvmlite import __version__ as llvmlite_version
 
-    text = print_graph(_anonymous(graph), comments=False)
-    parts = (code_version(), llvmlite_version, options, *_foreign_sources(graph), text)
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+    return [code_version(), llvmlite_version, str(options), *_foreign_sources(graph)]
 
 
 def _anonymous(graph: Graph) -> Graph:

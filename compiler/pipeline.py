@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, reduce
+from typing import Any
 
 from gradloom.compiler.barriers import place_barriers
 from gradloom.compiler.collection import no_garbage_collection
@@ -134,22 +135,23 @@ class Lowering:
         return tuple(arguments)
 
     def modules(self) -> Iterator[str]:
-        """The texts of the LLVM modules, as they are emitted: the kernels in their order, and in the last the driver.
+        """The texts of the LLVM modules, as they are emitted: in the first the driver, and the kernels in their order.
 
-        A large program is cut into modules, always the same ones, on which several processes can work.
+        A large program is cut into modules, always the same ones, on which several processes can work. The driver's
+        takes LLVM longest, so that it comes first.
         """
         from gradloom.compiler.llvm.driver import emit_driver
         from gradloom.compiler.llvm.emit import emit_kernel, new_module
 
         target = self.options.target
-        module, instructions = new_module(self.graph.name, target), 0
+        module = new_module(self.graph.name, target)
+        emit_driver(module, self.steps, self.arguments, self.memory.arena_bytes, self.memory.scratch_bytes)
+        instructions = _instructions(*module.functions)
         for kernel in self.kernels:
             if instructions > MODULE_INSTRUCTIONS:
                 yield str(module)
                 module, instructions = new_module(self.graph.name, target), 0
-            function = emit_kernel(module, kernel, target)
-            instructions += sum(len(block.instructions) for block in function.blocks)
-        emit_driver(module, self.steps, self.arguments, self.memory.arena_bytes, self.memory.scratch_bytes)
+            instructions += _instructions(emit_kernel(module, kernel, target))
         yield str(module)
 
     def llvm(self) -> str:
@@ -216,6 +218,10 @@ def compile_graph(graph: Graph, options: Options | None = None) -> Program:
     """Compile a graph; raises `MemoryLimitError` before anything is generated."""
     with no_garbage_collection():
         return lower(graph, options).program()
+
+
+def _instructions(*functions: Any) -> int:
+    return sum(len(block.instructions) for function in functions for block in function.blocks)
 
 
 def _symbol(name: str) -> str:

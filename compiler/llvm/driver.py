@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import llvmlite.ir as ll
 
@@ -33,7 +33,15 @@ def emit_driver(
 
 
 class _Run:
-    """Emits `void run(ptr arguments, ptr arena, i64 first, i64 steps, i64 thread, i64 threads, ptr epochs)`."""
+    """Emits what a thread does: `run`, the loop over steps, and `step`, which it calls.
+
+        void run(ptr arguments, ptr arena, i64 first, i64 steps, i64 thread, i64 threads, ptr epochs)
+        void step(… of run, ptr shares, i64 s, i64 epoch)
+
+    A step is a function of its own so that each call's addresses are computed at the call: LLVM would keep them all
+    through a loop, a thousand in a large program, in memory, and be long at it. `shares` are the thread's blocks of
+    each kernel, which take divisions and are computed once, before the loop.
+    """
 
     def __init__(
         self,
@@ -43,73 +51,86 @@ class _Run:
         arena_bytes: int,
         scratch_bytes: int,
     ) -> None:
-        self.module = module
+        self.module, self.function = module, function
         self.arguments = arguments
-        self.table, self.arena, self.first, self.steps, self.thread, self.threads, self.epochs = function.args
-        names = ("arguments", "arena", "first", "steps", "thread", "threads", "epochs")
-        for value, name in zip(function.args, names, strict=True):
-            value.name = name
-        self.entry = ll.IRBuilder(function.append_basic_block("entry"))
-        self.loop = function.append_basic_block("step")
-        self.end = function.append_basic_block("end")
-        self.b = ll.IRBuilder(self.loop)
-        self.scratch = self._offset(
-            self.entry, self.arena, self.entry.add(I64(arena_bytes), self.entry.mul(self.thread, I64(scratch_bytes)))
-        )
-        # What is the same in every step is computed once, before the loop.
-        self.fixed: dict[Pointer, ll.Value] = {}
-        self.shares: dict[int, tuple[ll.Value, ll.Value]] = {}
-        # What changes from step to step is computed once a step, at its begin.
-        self.moving: dict[Pointer, ll.Value] = {}
+        self.arena_bytes, self.scratch_bytes = arena_bytes, scratch_bytes
+        body = ll.Function(module, ll.FunctionType(VOID, [*RUN_PARAMETERS, POINTER, I64, I64]), "gradloom_step")
+        body.linkage = "internal"
+        for attribute in ("noinline", "nounwind"):
+            body.attributes.add(attribute)
+        names = ("arguments", "arena", "first", "steps", "thread", "threads", "epochs", "shares", "s", "epoch")
+        for each in (function, body):
+            for value, name in zip(each.args, names, strict=False):
+                value.name = name
+        self.body = body
+        self.table, self.arena, first, _, self.thread, self.threads, self.epochs, self.shares, s, self.epoch = body.args
+        self.b = ll.IRBuilder(body.append_basic_block("entry"))
+        self.row, self.step = s, self.b.add(first, s)
+        thread_scratch = self.b.add(I64(arena_bytes), self.b.mul(self.thread, I64(scratch_bytes)))
+        self.scratch = self._offset(self.b, self.arena, thread_scratch)
+        self.constants: dict[bytes, ll.Value] = {}
 
     def emit(self, schedule: Sequence[Step]) -> None:
+        blocks = list(dict.fromkeys(step.blocks for step in schedule if isinstance(step, Call)))
         barriers = sum(isinstance(step, Barrier) for step in schedule)
+        self._emit_step(schedule, {count: number for number, count in enumerate(blocks)}, barriers)
+        self._emit_loop(blocks, barriers)
+
+    def _emit_loop(self, blocks: Sequence[int], barriers: int) -> None:
+        """Emit `run`: the thread's share of each number of blocks, then the steps."""
+        entry, loop, end = (ll.IRBuilder(self.function.append_basic_block(name)) for name in ("entry", "step", "end"))
+        _, _, _, steps, thread, threads, _ = self.function.args
+        shares = entry.alloca(ll.ArrayType(I64, 2 * len(blocks)))
+        shares.type = POINTER
+        for number, count in enumerate(blocks):
+            total = I64(count)
+            for place, part in enumerate((thread, entry.add(thread, I64(1)))):
+                border = entry.udiv(entry.mul(total, part), threads)
+                entry.store(border, self._offset(entry, shares, I64(16 * number + 8 * place)))
+        s, epoch = loop.phi(I64, "s"), loop.phi(I64, "epoch")
+        loop.call(self.body, [*self.function.args, shares, s, epoch])
+        following = loop.add(s, I64(1))
+        for phi, next in ((s, following), (epoch, loop.add(epoch, I64(barriers)))):
+            phi.add_incoming(I64(0), entry.block)
+            phi.add_incoming(next, loop.block)
+        loop.cbranch(loop.icmp_signed("<", following, steps), loop.block, end.block)
+        entry.cbranch(entry.icmp_signed("<", I64(0), steps), loop.block, end.block)
+        end.ret_void()
+
+    def _emit_step(self, schedule: Sequence[Step], numbers: Mapping[int, int], barriers: int) -> None:
+        """Emit `step`: the calls and barriers in order."""
         barrier = emit_barrier(self.module) if barriers else None
-        step, epoch = self.b.phi(I64, "s"), self.b.phi(I64, "epoch")
-        self.step = self.b.add(self.first, step)
-        for pointer in dict.fromkeys(p for call in schedule if isinstance(call, Call) for p in call.arguments):
-            self._place(pointer)
-        stamps = self._stamps(step)
+        stamps = self._stamps()
         passed = 0
         for number, item in enumerate(schedule):
             self._stamp(stamps, number)
             if isinstance(item, Call):
-                self._call(item)
+                self._call(item, numbers[item.blocks])
                 continue
             passed += 1
             with self.b.if_then(self.b.icmp_signed(">", self.threads, I64(1))):
-                self.b.call(barrier, [self.epochs, self.thread, self.threads, self.b.add(epoch, I64(passed))])
+                self.b.call(barrier, [self.epochs, self.thread, self.threads, self.b.add(self.epoch, I64(passed))])
         self._stamp(stamps, len(schedule))
-        following = self.b.add(step, I64(1))
-        step.add_incoming(I64(0), self.entry.block)
-        step.add_incoming(following, self.b.block)
-        epoch.add_incoming(I64(0), self.entry.block)
-        epoch.add_incoming(self.b.add(epoch, I64(barriers)), self.b.block)
-        self.b.cbranch(self.b.icmp_signed("<", following, self.steps), self.loop, self.end)
-        self.entry.cbranch(self.entry.icmp_signed("<", I64(0), self.steps), self.loop, self.end)
-        self.b.position_at_end(self.end)
         self.b.ret_void()
 
-    def _call(self, call: Call) -> None:
+    def _call(self, call: Call, number: int) -> None:
         """Emit a kernel's call for the thread's share of the blocks, unless that is empty."""
-        begin, end = self._share(call.blocks)
-        pointers = [self.fixed[p] if p in self.fixed else self.moving[p] for p in call.arguments]
-        kernel = declare(self.module, call.kernel, VOID, [POINTER] * (len(pointers) + 1) + [I64, I64])
-        if len(kernel.args) != len(pointers) + 3:
-            expected, received = len(kernel.args) - 3, len(pointers)
+        begin, end = (self.b.load(self._offset(self.b, self.shares, I64(16 * number + at)), typ=I64) for at in (0, 8))
+        kernel = declare(self.module, call.kernel, VOID, [POINTER] * (len(call.arguments) + 1) + [I64, I64])
+        if len(kernel.args) != len(call.arguments) + 3:
+            expected, received = len(kernel.args) - 3, len(call.arguments)
             raise VerificationError(f"{call.kernel}: Expected {expected} buffers. Received: {received} in {call}")
         with self.b.if_then(self.b.icmp_signed("<", begin, end)):
-            self.b.call(kernel, [*pointers, self.scratch, begin, end])
+            self.b.call(kernel, [*map(self._place, call.arguments), self.scratch, begin, end])
 
-    def _stamps(self, step: ll.Value) -> ll.Value | None:
+    def _stamps(self) -> ll.Value | None:
         """The address of the thread's time stamps of this step, None for a program that is not timed."""
         number = next((n for n, argument in enumerate(self.arguments) if argument.role == TIME_STAMPS), None)
         if number is None:
             return None
         points = self.arguments[number].type.shape[1]
-        base = self.entry.load(self._offset(self.entry, self.table, I64(8 * number)), typ=POINTER)
-        row = self.b.add(self.b.mul(step, self.threads), self.thread)
-        return self._offset(self.b, base, self.b.mul(row, I64(points * STAMP_BYTES)))
+        row = self.b.add(self.b.mul(self.row, self.threads), self.thread)
+        return self._offset(self.b, self._argument(number), self.b.mul(row, I64(points * STAMP_BYTES)))
 
     def _stamp(self, stamps: ll.Value | None, place: int) -> None:
         """Emit a look at the clock, if the program is timed: it ends one call or barrier and begins the next.
@@ -123,31 +144,25 @@ class _Run:
             at = self._offset(self.b, stamps, I64(STAMP_BYTES * place))
             self.b.call(clock, [I32(time.CLOCK_MONOTONIC), at])
 
-    def _share(self, blocks: int) -> tuple[ll.Value, ll.Value]:
-        if blocks not in self.shares:
-            b, total = self.entry, I64(blocks)
-            begin = b.udiv(b.mul(total, self.thread), self.threads)
-            end = b.udiv(b.mul(total, b.add(self.thread, I64(1))), self.threads)
-            self.shares[blocks] = begin, end
-        return self.shares[blocks]
-
-    def _place(self, pointer: Pointer) -> None:
+    def _place(self, pointer: Pointer) -> ll.Value:
         """Emit the address of a kernel's parameter."""
         if pointer.space == "constant":
             assert isinstance(pointer.at, bytes)
-            self.fixed[pointer] = self._constant(pointer.at)
-            return
+            if pointer.at not in self.constants:
+                self.constants[pointer.at] = self._constant(pointer.at)
+            return self.constants[pointer.at]
         assert isinstance(pointer.at, int)
         if pointer.space == "arena":
-            self.fixed[pointer] = self._offset(self.entry, self.arena, I64(pointer.at))
-            return
+            return self._offset(self.b, self.arena, I64(pointer.at))
         assert pointer.space == "argument", f"memory of an unknown kind: {pointer}"
+        base = self._argument(pointer.at)
         argument = self.arguments[pointer.at]
-        base = self.entry.load(self._offset(self.entry, self.table, I64(8 * pointer.at)), typ=POINTER)
         if argument.role == "indices":
-            self.moving[pointer] = self._offset(self.b, base, self.b.mul(self.step, I64(argument.type.nbytes)))
-        else:
-            self.fixed[pointer] = base
+            return self._offset(self.b, base, self.b.mul(self.step, I64(argument.type.nbytes)))
+        return base
+
+    def _argument(self, number: int) -> ll.Value:
+        return self.b.load(self._offset(self.b, self.table, I64(8 * number)), typ=POINTER)
 
     def _constant(self, data: bytes) -> ll.Value:
         type = ll.ArrayType(I8, len(data))

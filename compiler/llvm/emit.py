@@ -68,7 +68,12 @@ def emit_kernel(module: ll.Module, kernel: Kernel, target: Target) -> ll.Functio
     Its buffers must not overlap. `scratch` is `grammar.nbytes` of the kernel's scratch buffers, aligned to 64 bytes.
     """
     parameters = [POINTER] * (len(kernel.buffers) + 1) + [I64, I64]
-    function = ll.Function(module, ll.FunctionType(VOID, parameters), module.get_unique_name(kernel.name))
+    function = declare(module, kernel.name, VOID, parameters)
+    if function.blocks or len(function.args) != len(parameters):
+        raise VerificationError(
+            f"{kernel.name}: Expected a name of its own, and {len(kernel.buffers)} buffers as where it is called. "
+            f"Received: a module that has it with {len(function.args) - 3}"
+        )
     # Kernels stay functions of their own: inlining them costs compile time and gains nothing.
     for attribute in ("noinline", "nounwind"):
         function.attributes.add(attribute)

@@ -29,11 +29,11 @@ MACHINE_STAGES = ("llvm", "assembly")
 def machine_texts(lowering: Lowering) -> dict[str, str]:
     """The texts of `MACHINE_STAGES` by stage, kept on disk: LLVM takes seconds for those of a large network."""
     from gradloom.compiler.ir_text import print_graph
-    from gradloom.compiler.options import cache_key
+    from gradloom.compiler.options import environment
 
     # What the code does, and the names in it.
     graph = print_graph(lowering.graph, comments=False)
-    key = "\n".join([cache_key(lowering.graph, lowering.options), *lowering.kernel_names, graph])
+    key = "\n".join([*environment(lowering.graph, lowering.options), *lowering.kernel_names, graph])
     known = {stage: cache.load_text(f"{stage}\n{key}") for stage in MACHINE_STAGES}
     texts = {stage: text for stage, text in known.items() if text is not None}
     if len(texts) < len(known):
