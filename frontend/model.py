@@ -99,6 +99,7 @@ class Model(Network):
             **self._setup.get_config(),
             "memory_limit": programs.memory_limit,
             "autotune": programs.autotune or False,
+            "check_numerics": programs.check_numerics,
         }
 
     @property

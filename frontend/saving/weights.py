@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gradloom.runtime.interrupts import HeldBack
 from gradloom.saving.hdf5 import read_hdf5, write_hdf5
 from gradloom.saving.keras_names import keras_layer_names, keras_weight_names
 from gradloom.saving.names import weight_names
@@ -75,9 +76,11 @@ def assign(
         if not skip_mismatch:
             raise SavedFileError(text)
         warnings.warn(text, stacklevel=4)
-    for name, variable in variables.items():
-        if mismatches[name] is None:
-            variable.assign(arrays[name])
+    # All or none: an interrupt waits for the last one.
+    with HeldBack():
+        for name, variable in variables.items():
+            if mismatches[name] is None:
+                variable.assign(arrays[name])
 
 
 def _mismatch(variable: Variable, array: np.ndarray | None) -> str | None:
