@@ -1,12 +1,13 @@
 """LLVM on several processors: modules are worked off by this process and by others beside it.
 
 llvmlite holds one lock for all of a process while LLVM works, so that its threads would only wait for one another. A
-process beside this one runs this file: it reads the work's name and the target, then modules, and answers each with its
-results; every message is its length in 8 bytes and that many bytes.
+process beside this one runs this file: from its standard input it reads the work's name and the target, then modules,
+and answers each with its results through a pipe; every message is its length in 8 bytes and that many bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -50,44 +51,53 @@ def each(work: Work, modules: Iterable[str], target: Target, processes: int) -> 
     waiting: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
     left: list[tuple[int, str]] = []
     results: dict[int, tuple[bytes, ...]] = {}
-    helpers: list[threading.Thread] = []
+    others: list[threading.Thread] = []
 
-    def help() -> None:
+    def serve() -> None:
         task: tuple[int, str] | None = None
         try:
             with _Process(work, target) as process:
                 while task := waiting.get():
                     results[task[0]] = process.ask(task[1])
                     codegen.compilations += 1
-        except (OSError, EOFError) as error:
+        except Exception as error:  # whatever it is, the work is done without another process
             _log.debug("LLVM goes on in this process alone: %s", error)
             left.extend([task] if task else [])
 
+    count = 0
     try:
-        for number, module in enumerate(modules):
-            waiting.put((number, module))
-            if number and len(helpers) < processes - 1:
-                helpers.append(threading.Thread(target=help, name="gradloom-llvm"))
-                helpers[-1].start()
+        for module in modules:
+            waiting.put((count, module))
+            count += 1
+            if count > 1 and len(others) < processes - 1:
+                other = threading.Thread(target=serve, name="gradloom-llvm")
+                try:
+                    other.start()
+                except RuntimeError as error:  # there may be no more threads
+                    _log.debug("LLVM works in %d processes: %s", len(others) + 1, error)
+                    processes = 1
+                else:
+                    others.append(other)
         # As many ends as there are readers: each takes one.
-        for _ in range(len(helpers) + 1):
+        for _ in range(len(others) + 1):
             waiting.put(None)
         while task := waiting.get():
             results[task[0]] = work(task[1], target)
     finally:
-        _drain(waiting, len(helpers))
-        for helper in helpers:
-            helper.join()
-    # What a process that ended has left, or never took from the queue.
+        _drain(waiting, len(others))
+        for other in others:
+            other.join()
+    # What a process was at that ended.
     for number, module in left:
         results[number] = work(module, target)
-    return [results[number] for number in sorted(results)]
+    return [results[number] for number in range(count)]
 
 
 def _drain(waiting: queue.SimpleQueue[tuple[int, str] | None], readers: int) -> None:
     """Leave nothing but ends in the queue, so that its readers stop after what they are at."""
-    while not waiting.empty():
-        waiting.get()
+    with contextlib.suppress(queue.Empty):
+        while True:
+            waiting.get_nowait()
     for _ in range(readers):
         waiting.put(None)
 
@@ -99,15 +109,25 @@ class _Process:
         if getattr(sys, "frozen", False) or not sys.executable:
             raise OSError("there is no interpreter to run beside this one")
         paths = os.pathsep.join(path for path in sys.path if path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths},
-        )
-        assert self._process.stdin and self._process.stdout
-        self._to, self._from = self._process.stdin, self._process.stdout
+        # A pipe of its own for the answers: whatever a start of Python prints is not in them.
+        answers, end = os.pipe()
+        self._from = os.fdopen(answers, "rb")
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, str(end)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": paths},
+                pass_fds=[end],
+            )
+        except BaseException:
+            self._from.close()
+            raise
+        finally:
+            os.close(end)
+        assert self._process.stdin
+        self._to = self._process.stdin
         self._begin = json.dumps({"work": work.__name__, "target": asdict(target)}).encode()
 
     def __enter__(self) -> _Process:
@@ -116,6 +136,7 @@ class _Process:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
+        self._from.close()
 
     def ask(self, module: str) -> tuple[bytes, ...]:
         """What the other process makes of a module."""
@@ -144,6 +165,7 @@ def main() -> None:
     """Answer modules until there are no more."""
     # Ctrl-C reaches all processes of a terminal: the one that asked for the work decides what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(int(sys.argv[1]), "wb")
     begin = json.loads(_receive(sys.stdin.buffer))
     work, target = WORK[begin["work"]], Target(**begin["target"])
     while True:
@@ -152,9 +174,9 @@ def main() -> None:
         except EOFError:
             return
         answer = work(module, target)
-        _send(sys.stdout.buffer, len(answer).to_bytes(8, "little"))
+        _send(answers, len(answer).to_bytes(8, "little"))
         for part in answer:
-            _send(sys.stdout.buffer, part)
+            _send(answers, part)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import llvmlite.ir as ll
 
-from gradloom.compiler.errors import VerificationError
 from gradloom.compiler.llvm.emit import I8, I32, I64, POINTER, VOID, declare
 from gradloom.compiler.llvm.pool import RUN_PARAMETERS, emit_barrier, emit_pool
 from gradloom.compiler.program import ALIGNMENT, STAMP_BYTES, TIME_STAMPS, Argument, Barrier, Call, Pointer, Step
@@ -117,9 +116,6 @@ class _Run:
         """Emit a kernel's call for the thread's share of the blocks, unless that is empty."""
         begin, end = (self.b.load(self._offset(self.b, self.shares, I64(16 * number + at)), typ=I64) for at in (0, 8))
         kernel = declare(self.module, call.kernel, VOID, [POINTER] * (len(call.arguments) + 1) + [I64, I64])
-        if len(kernel.args) != len(call.arguments) + 3:
-            expected, received = len(kernel.args) - 3, len(call.arguments)
-            raise VerificationError(f"{call.kernel}: Expected {expected} buffers. Received: {received} in {call}")
         with self.b.if_then(self.b.icmp_signed("<", begin, end)):
             self.b.call(kernel, [*map(self._place, call.arguments), self.scratch, begin, end])
 

@@ -59,7 +59,11 @@ def new_module(name: str, target: Target) -> ll.Module:
 def declare(module: ll.Module, name: str, result: ll.Type, parameters: Sequence[ll.Type]) -> ll.Function:
     """The function `name` of the module, declared on first use: an intrinsic or an external symbol."""
     known = module.globals.get(name)
-    return known if known is not None else ll.Function(module, ll.FunctionType(result, parameters), name)
+    if known is None:
+        return ll.Function(module, ll.FunctionType(result, parameters), name)
+    if len(known.args) != len(parameters):
+        raise VerificationError(f"{name}: Expected {len(known.args)} parameters. Received: {len(parameters)}")
+    return known
 
 
 def emit_kernel(module: ll.Module, kernel: Kernel, target: Target) -> ll.Function:
@@ -69,11 +73,8 @@ def emit_kernel(module: ll.Module, kernel: Kernel, target: Target) -> ll.Functio
     """
     parameters = [POINTER] * (len(kernel.buffers) + 1) + [I64, I64]
     function = declare(module, kernel.name, VOID, parameters)
-    if function.blocks or len(function.args) != len(parameters):
-        raise VerificationError(
-            f"{kernel.name}: Expected a name of its own, and {len(kernel.buffers)} buffers as where it is called. "
-            f"Received: a module that has it with {len(function.args) - 3}"
-        )
+    if function.blocks:
+        raise VerificationError(f"Expected kernels of different names. Received: two named {kernel.name}")
     # Kernels stay functions of their own: inlining them costs compile time and gains nothing.
     for attribute in ("noinline", "nounwind"):
         function.attributes.add(attribute)
@@ -101,8 +102,7 @@ class _Emitter:
             self.pointers[buffer] = pointer
         scratch.name, begin.name, end.name = "scratch", "begin", "end"
         for pointer in (*pointers, scratch):
-            pointer.attributes.add("noalias")
-            pointer.attributes.add("captures(none)")
+            pointer.attributes.update(("noalias", "captures(none)"))
         self.values |= {self.kernel.begin: begin, self.kernel.end: end}
         self._allocate(scratch)
         self.block(self.kernel.body)
@@ -207,8 +207,7 @@ class _Emitter:
         """Call an intrinsic overloaded on its operands' type (and its result's, where that differs)."""
         type = args[0].type
         overloads = [type] if result is None else [result, type]
-        parameters = [arg.type for arg in args]
-        full = ".".join(["llvm", name, *map(_mangled, overloads)])
+        full, parameters = ".".join(["llvm", name, *map(_mangled, overloads)]), [arg.type for arg in args]
         # llvm.minimum and maximum propagate NaN; only the order of -0 and +0 is set free, which x86 would pay for.
         flags = ("nsz",) if name in ("minimum", "maximum") else ()
         return self.b.call(declare(self.module, full, result or type, parameters), args, fastmath=flags)
@@ -485,10 +484,8 @@ _INTRINSICS = _by_kind(
 _PREDICATES = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 _EMITTERS: dict[str, Callable[..., Any]] = {
-    "div": _Emitter.divide,
-    "rem": _Emitter.divide,
-    "shl": _Emitter.shift,
-    "shr": _Emitter.shift,
+    **dict.fromkeys(("div", "rem"), _Emitter.divide),
+    **dict.fromkeys(("shl", "shr"), _Emitter.shift),
     "fma": _Emitter.fma,
     "dot2": _Emitter.dot2,
     "convert": _Emitter.convert,
@@ -499,7 +496,5 @@ _EMITTERS: dict[str, Callable[..., Any]] = {
     "bitcast": lambda emitter, expr, x: emitter.b.bitcast(x, register(expr.type)),
     "extract": lambda emitter, expr, x: emitter.b.extract_element(x, I32(expr.attr)),
     "abs": lambda emitter, expr, x: emitter.intrinsic("smax", (x, emitter.b.neg(x))) if expr.dtype.kind == "int" else x,
-    "floor": lambda emitter, expr, x: x,
-    "ceil": lambda emitter, expr, x: x,
-    "round": lambda emitter, expr, x: x,
+    **dict.fromkeys(("floor", "ceil", "round"), lambda emitter, expr, x: x),
 }

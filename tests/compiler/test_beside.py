@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,3 +122,33 @@ def test_a_program_of_many_modules_computes_the_same(modules: list[str]) -> None
         expected = np.tanh(expected @ weight)
     np.testing.assert_allclose(result, expected, rtol=1e-5)
     assert several.from_bytes(several.to_bytes()) == several
+
+
+def test_what_a_start_of_python_prints_is_no_answer(
+    modules: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('Welcome!', flush=True)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = codegen.compilations
+    assert beside.each(beside.object_code, modules, TARGET, 2) == beside.each(beside.object_code, modules, TARGET, 1)
+    assert codegen.compilations - before == 2 * len(modules)
+
+
+def test_what_goes_wrong_beside_this_process_loses_no_module(
+    modules: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(file: object) -> bytes:
+        raise MemoryError
+
+    expected = beside.each(beside.object_code, modules, TARGET, 1)
+    monkeypatch.setattr(beside, "_receive", broken)
+    assert beside.each(beside.object_code, modules, TARGET, 2) == expected
+
+
+def test_without_another_thread_this_one_does_it_all(modules: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    expected = beside.each(beside.object_code, modules, TARGET, 1)
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert beside.each(beside.object_code, modules, TARGET, 2) == expected

@@ -108,5 +108,5 @@ def test_the_driver_refuses_a_call_with_other_parameters_than_the_kernel_has():
     from gradloom.compiler.errors import VerificationError
 
     kernel = elementwise_kernel("copy", 4, lambda b, x: x, 1)
-    with pytest.raises(VerificationError, match="copy: Expected 2 buffers"):
+    with pytest.raises(VerificationError, match="copy: Expected 5 parameters. Received: 4"):
         make_program([kernel], [Call("copy", (Pointer("arena", 0),), 4)], [], 64)
