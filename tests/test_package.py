@@ -34,9 +34,9 @@ COMPILER_ORDER = [
     {"autotune"},
 ]
 """Parts of the compiler: each imports from its left only, and neighbours in one place not from each other."""
-SHARED = {"collection", "errors", "program"}
+SHARED = {"collection", "errors", "forks", "program"}
 """Parts of the compiler that know no other but types, and that every part may import."""
-RUNTIME_MAY_IMPORT = {"gradloom.compiler.errors", "gradloom.compiler.program", "gradloom.compiler.types"}
+RUNTIME_MAY_IMPORT = {f"gradloom.compiler.{part}" for part in ("errors", "forks", "program", "types")}
 LAZY = [
     "llvmlite",
     "ml_dtypes",

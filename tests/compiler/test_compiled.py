@@ -20,7 +20,7 @@ def test_inputs_may_have_names_of_any_length() -> None:
 
 
 def check_random_graphs(max_nodes: int) -> None:
-    @settings(max_examples=125, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(graphs(max_nodes))
     def compiled_equals_interpreted(drawn: tuple[Graph, dict[str, np.ndarray]]) -> None:
         graph, arrays = drawn
@@ -29,7 +29,7 @@ def check_random_graphs(max_nodes: int) -> None:
     compiled_equals_interpreted()
 
 
-# 500 graphs in four tests, so that they can run side by side; tests/torture has larger ones, and more.
+# 200 graphs in four tests, so that they can run side by side; tests/torture has larger ones, and more.
 
 
 @pytest.mark.parametrize("max_nodes", [6, 14])

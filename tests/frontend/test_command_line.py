@@ -189,7 +189,7 @@ def test_cache_commands(
 
     monkeypatch.setenv("GRADLOOM_CACHE_DIR", str(tmp_path / "cache"))
     assert "0 entries" in output(capsys, "cache", "info")
-    cache.store("key", Program("p", b"code", (), 0, 0, 1, (), (), ()))
+    cache.store("key", Program("p", (b"code",), (), 0, 0, 1, (), (), ()))
     assert str(tmp_path / "cache") in output(capsys, "cache", "info")
     assert output(capsys, "cache", "clear") == "removed 1 entry\n"
     assert output(capsys, "cache", "clear") == "removed 0 entries\n"
