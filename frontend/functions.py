@@ -35,13 +35,14 @@ class CompiledFunction:
     def __init__(self, f: Function, autotune: bool | float = False, check_numerics: bool = False) -> None:
         if not callable(f):
             raise TypeError(f"Expected a function of arrays. Received: {f!r}")
+        # First, as it copies the attributes of `f`, which may be a compiled function itself.
+        functools.update_wrapper(self, f)
         self.python_function = f
         self._autotune = time_box(autotune)
         self._check_numerics = check_numerics
         self._compiled: dict[Any, tuple[CompiledGraph, list[str], Structure]] = {}
         self._names: dict[Structure, list[str]] = {}
         self._lock = new_lock(self, "_lock")
-        functools.update_wrapper(self, f)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, structure = flatten((args, kwargs))

@@ -11,6 +11,7 @@ from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.provenance import owner_scope
 from gradloom.compiler.types import DType
+from gradloom.constructors import takes
 from gradloom.layers.layer import Layer, training_scope
 from gradloom.layers.shapes import InputSpec, Shape, ShapeTree, map_shapes
 from gradloom.recording import Recorded
@@ -227,13 +228,15 @@ class Network(Layer):
     def get_config(self) -> dict[str, Any]:
         """The model as data: name, layers and, of symbolic tensors, the calls between inputs and outputs.
 
-        For a class with an `__init__` of its own they are the arguments that the model was made with, as for layers.
+        For a class with an `__init__` of its own they are the arguments that the model was made with, as for layers. To
+        a class that adds its own, `super().get_config() | {"units": self.units}`, they are those of every model.
         Raises `ConfigError`, a ValueError, where these are no data.
         """
         if self._is_described_by_structure:
             return {"name": self.name, "trainable": self._trainable, **self._structure_config()}
-        base = self._base_config()
-        return base if type(self).get_config is not Network.get_config else self._config_of_arguments(base)
+        if type(self).get_config is Network.get_config:
+            return self._config_of_arguments(self._base_config())
+        return {name: value for name, value in self._base_config().items() if takes(type(self), name)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
@@ -285,7 +288,7 @@ class Network(Layer):
         save_model(self, path, overwrite)
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
-        """Write the weights into a file, whole or not at all: `.safetensors`, `.gradloom` or Keras's `.weights.h5`.
+        """Write the weights into a file, whole or not at all: `.safetensors` or Keras's `.weights.h5`.
 
         Raises `ValueError` for another suffix and for a model that is not built, OSError when it cannot be written.
         """

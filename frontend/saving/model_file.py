@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradloom.compiler.types import as_dtype
-from gradloom.saving.objects import custom_object_scope, deserialize_keras_object, serialize_keras_object
+from gradloom.saving.objects import (
+    custom_object_scope,
+    deserialize_keras_object,
+    require_names,
+    serialize_keras_object,
+)
 from gradloom.saving.state import freeze, frozen_names, model_variables, restore, spare, spared_names
 from gradloom.saving.tensor_file import SavedFileError, read_tensors, write_tensors
 from gradloom.trees import map_leaves
@@ -56,8 +61,8 @@ def load_model(
     custom_objects: classes and functions of one's own by name, `{"Twice": Twice}`; other names than these, registered
     ones (`gl.saving.register_keras_serializable`) and Gradloom's own mean nothing, and nothing is imported.
     compile: whether to compile the model if it was.
-    Raises SavedFileError, a ValueError, naming the file and what is wrong with it or not known; ValueError for another
-    suffix; OSError when the file cannot be opened.
+    Raises SavedFileError, a ValueError, naming the file and what is wrong with it, or all names that are not known;
+    ValueError for another suffix; OSError when the file cannot be opened.
     """
     _check_suffix(path, "load_model")
     arrays, metadata = read_tensors(path)
@@ -65,16 +70,18 @@ def load_model(
         raise SavedFileError(
             f"{os.fspath(path)}: Expected a file of model.save. Received: weights alone; load_weights reads them"
         )
-    with _explained(path), custom_object_scope(custom_objects):
+    with custom_object_scope(custom_objects), _explained(path):
         config = json.loads(metadata[CONFIG])
         if config["format"] != FORMAT:
             raise ValueError(f"Expected a file of format {FORMAT}. Received: format {config['format']!r}")
+        told = config["compile"] if compile and "compile" in config else None
+        require_names([config["model"], told])
         model = _model(config["model"])
         if not model.built:
             _build(model, config["build"])
         freeze(model, config["frozen"])
-        if compile and "compile" in config:
-            model.compile(**deserialize_keras_object(config["compile"]))
+        if told is not None:
+            model.compile(**deserialize_keras_object(told))
             spare(model, config["spared"])
         restore(model, arrays, f"Expected the weights of model {model.name!r}")
     return model

@@ -20,8 +20,10 @@ import numpy as np
 from gradloom.compiler.errors import GradloomError
 from gradloom.compiler.types import BF16, DType
 from gradloom.constructors import Constructed
+from gradloom.layers.lambda_layer import Lambda
 from gradloom.layers.layer import Layer
 from gradloom.mixed_precision import DTypePolicy
+from gradloom.saving.names import layer_names
 
 T = TypeVar("T")
 
@@ -56,6 +58,8 @@ class VariablePlace:
     number: int
 
 
+_paths: ContextVar[Mapping[Layer, str] | None] = ContextVar("paths", default=None)
+"""The names that layers have within the outermost one that is being described."""
 _custom: ContextVar[dict[str, Any]] = ContextVar("custom_objects", default={})  # noqa: B039 (never changed in place)
 _registered: dict[str, Any] = {}
 
@@ -63,6 +67,10 @@ _registered: dict[str, Any] = {}
 @contextmanager
 def custom_object_scope(custom_objects: Mapping[str, Any] | None) -> Iterator[None]:
     """Let one's own classes and functions be found by name inside: `with custom_object_scope({"Twice": Twice})`."""
+    if not isinstance(custom_objects, Mapping | None):
+        raise TypeError(
+            f"Expected custom_objects as a dict of classes and functions by name. Received: {custom_objects!r}"
+        )
     token = _custom.set({**_custom.get(), **(custom_objects or {})})
     try:
         yield
@@ -156,7 +164,12 @@ _SPECIAL: dict[type, Callable[[Any, str], Any]] = {
 def described(thing: Any) -> dict[str, Any]:
     """Return an object's class and its config as data."""
     made = type(thing)
-    config = _data(thing.get_config(), str(getattr(thing, "name", "")))
+    with _paths_within(thing) as paths:
+        config = thing.get_config()
+        if isinstance(thing, Lambda) and _is_lambda(thing.function):
+            # Whoever loads the file gives the function under this name: it has none, but the layer has.
+            config["function"] = {"module": None, "class_name": FUNCTION, "config": paths.get(thing) or thing.name}
+        config = _data(config, str(getattr(thing, "name", "")))
     module, name = _names_of_own().get(made, (None, get_registered_name(made)))
     data = {"module": module, "class_name": name, "config": config}
     if isinstance(thing, Layer) and not thing._trainable:
@@ -164,10 +177,35 @@ def described(thing: Any) -> dict[str, Any]:
     return data | ({"name": thing.name} if isinstance(thing, Layer) else {})
 
 
+@contextmanager
+def _paths_within(thing: Any) -> Iterator[Mapping[Layer, str]]:
+    """The names of the layers inside of the outermost one, which do not depend on what else the process made."""
+    paths = _paths.get()
+    if paths is None:
+        paths = (
+            {layer: path.rstrip("/") for path, layer in layer_names(thing).items()} if isinstance(thing, Layer) else {}
+        )
+    token = _paths.set(paths)
+    try:
+        yield paths
+    finally:
+        _paths.reset(token)
+
+
+def _is_lambda(function: Any) -> bool:
+    return getattr(function, "__name__", "") == "<lambda>" and get_registered_name(function) == "<lambda>"
+
+
 def _function(function: Callable[..., Any], owner: str) -> dict[str, Any]:
+    if _is_lambda(function):
+        code = function.__code__
+        where = f"{owner!r}: " if owner else ""
+        raise ConfigError(
+            f"{where}Expected functions with names of their own, for a file tells them by these: say def name(…) "
+            f"instead of lambda. Received: a lambda  [{code.co_filename}:{code.co_firstlineno}]"
+        )
     module, name = _names_of_own().get(function, (None, get_registered_name(function)))
-    # Whoever loads the file gives the function under this name; a lambda has none, but what it belongs to has.
-    return {"module": module, "class_name": FUNCTION, "config": owner if name == "<lambda>" and owner else name}
+    return {"module": module, "class_name": FUNCTION, "config": name}
 
 
 def deserialize_keras_object(data: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -177,7 +215,31 @@ def deserialize_keras_object(data: Any, custom_objects: Mapping[str, Any] | None
     and for data that describes nothing.
     """
     with custom_object_scope(custom_objects):
+        require_names(data)
         return _made(data)
+
+
+def require_names(data: Any) -> None:
+    """Raise ConfigError that lists all classes and functions in `data` that are not known, if any."""
+    unknown = [thing for thing in dict.fromkeys(_named(data)) if _known(*thing) is None]
+    if unknown:
+        raise _not_known(unknown)
+
+
+def _named(data: Any) -> Iterator[tuple[str | None, str, str]]:
+    """Module, name and kind of all classes and functions in data."""
+    if isinstance(data, list):
+        for item in data:
+            yield from _named(item)
+    elif isinstance(data, Mapping):
+        name, kind = data.get("class_name"), "class"
+        if name == FUNCTION:
+            name, kind = data.get("config"), "function"
+        module = data.get("module")
+        if isinstance(name, str) and name not in _MAKERS and isinstance(module, str | None):
+            yield module, name, kind
+        for item in data.values():
+            yield from _named(item)
 
 
 def _made(data: Any) -> Any:
@@ -243,9 +305,17 @@ def _as_it_was(made: Any, data: Mapping[str, Any]) -> Any:
 
 
 def _found(module: Any, name: Any, kind: str) -> Any:
-    """The class or function of a name: the caller's, a registered one, Gradloom's own."""
+    """The class or function of a name."""
     if not isinstance(name, str):
         raise ConfigError(f"Expected a {kind}'s name as a string. Received: {name!r}")
+    known = _known(module, name, kind)
+    if known is None:
+        raise _not_known([(module, name, kind)])
+    return known
+
+
+def _known(module: Any, name: str, kind: str) -> Any:
+    """The class or function of a name: the caller's, a registered one, Gradloom's own; None if there is none."""
     for known in (_custom.get(), _registered):
         for candidate in (name, name.rpartition(">")[2]):
             if candidate in known:
@@ -259,10 +329,23 @@ def _found(module: Any, name: Any, kind: str) -> Any:
             and isinstance(own[place][name], type) == (kind == "class")
         ):
             return own[place][name]
-    where = "" if module is None else f" of {module!r}"
-    raise ConfigError(
-        f"Expected a {kind} of Gradloom's own, one that is registered (gl.saving.register_keras_serializable), or one "
-        f"in custom_objects: custom_objects={{{name!r}: …}}. Received: the name {name!r}{where}"
+    return None
+
+
+def _not_known(things: list[tuple[Any, str, str]]) -> ConfigError:
+    modules, names, kinds = zip(*things, strict=True)
+    several = len(things) > 1
+    if several:
+        expected = " and ".join({"class": "classes", "function": "functions"}[kind] for kind in sorted(set(kinds)))
+        expected += " of Gradloom's own, registered ones (gl.saving.register_keras_serializable), or some"
+    else:
+        expected = f"a {kinds[0]} of Gradloom's own, one that is registered (gl.saving.register_keras_serializable), "
+        expected += "or one"
+    custom = ", ".join(f"{name!r}: …" for name in names)
+    received = f"the name{'s' if several else ''} {', '.join(map(repr, names))}"
+    where = "" if several or modules[0] is None else f" of {modules[0]!r}"
+    return ConfigError(
+        f"Expected {expected} in custom_objects: custom_objects={{{custom}}}. Received: {received}{where}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Weights in files: `.safetensors` and `.gradloom` by their layers' names, `.weights.h5` by Keras's."""
+"""Weights in files: by their layers' names in `.safetensors` and models' `.gradloom`, by Keras's in `.weights.h5`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ _SHOWN = 8
 
 def save_weights(model: Network, path: str | os.PathLike[str]) -> None:
     """Write a model's weights; the suffix says in which format."""
+    if os.fspath(path).endswith(".gradloom"):
+        raise ValueError(
+            "Expected a file of weights that ends with .safetensors or .weights.h5; .gradloom files are whole models, "
+            f"of model.save. Received: {os.fspath(path)!r}"
+        )
     keras = _is_keras(path)
     model.require_built("save_weights")
     if keras:

@@ -399,3 +399,15 @@ def test_a_copy_checks_as_well() -> None:
     x[5] = 0
     with pytest.raises(NumericsError):
         copy.deepcopy(classifier(Shares())).fit(x, y, verbose=0)
+
+
+def test_a_function_that_is_compiled_already_is_checked() -> None:
+    def f(x: Any) -> Any:
+        return ops.sum(ops.log(x))
+
+    x = np.zeros(3, np.float32)
+    for compiled in (gl.function(f), gl.grad(f)):
+        compiled(x)  # a program without a check is kept
+        with pytest.raises(NumericsError, match="-?Inf from"):
+            gl.function(compiled, check_numerics=True)(x)
+        assert not np.isfinite(compiled(x)).all()

@@ -316,7 +316,9 @@ def test_layers_of_ones_own_need_custom_objects(tmp_path: Path) -> None:
     bare.trainable = False
     model = small(Scale(2.5, ("a", "b"), name="scale"), bare, Wrapped(gl.layers.Dense(3, activation=squashed)))
     with pytest.raises(
-        SavedFileError, match=r"m\.gradloom: .*custom_objects=\{'Scale': …\}. Received: the name 'Scale'"
+        SavedFileError,
+        match=r"m\.gradloom: .* classes and functions .*custom_objects=\{'Scale': …, 'Bare': …, 'Wrapped': …, "
+        r"'squashed': …\}\. Received: the names 'Scale', 'Bare', 'Wrapped', 'squashed'$",
     ):
         saved(model, tmp_path)
     loaded = saved(model, tmp_path, custom_objects={**OWN, "squashed": squashed})
@@ -376,10 +378,70 @@ def test_a_model_whose_arguments_are_no_data_is_refused(tmp_path: Path) -> None:
 
 def test_a_lambda_needs_its_function(tmp_path: Path) -> None:
     model = small(gl.layers.Lambda(lambda x: x + 1.0, name="plus"), gl.layers.Lambda(squashed))
-    with pytest.raises(SavedFileError, match=r"Expected a function .*custom_objects=\{'plus': …\}"):
+    with pytest.raises(SavedFileError, match=r"Expected functions .*custom_objects=\{'plus': …, 'squashed': …\}"):
         saved(model, tmp_path)
     loaded = saved(model, tmp_path, custom_objects={"plus": lambda x: x + 1.0, "squashed": squashed})
     assert same_bits(loaded.predict(np.ones((2, 3))), model.predict(np.ones((2, 3))))
+
+
+def test_lambdas_of_layers_go_by_the_layers_names_within_the_model(tmp_path: Path) -> None:
+    inner = small(gl.layers.Lambda(lambda x: x * 4.0))
+    model = small(gl.layers.Lambda(lambda x: x + 1.0), gl.layers.Lambda(lambda x: x * 2.0), inner)
+    functions = {
+        "lambda": lambda x: x + 1.0,
+        "lambda_1": lambda x: x * 2.0,
+        "sequential/lambda": lambda x: x * 4.0,
+    }
+    with pytest.raises(SavedFileError, match="Received: the names 'lambda', 'lambda_1', 'sequential/lambda'$"):
+        saved(model, tmp_path)
+    loaded = saved(model, tmp_path, custom_objects=functions)
+    assert same_bits(loaded.predict(np.ones((2, 3))), model.predict(np.ones((2, 3))))
+
+
+@pytest.mark.parametrize("place", ["activation", "loss", "metrics"])
+def test_other_lambdas_are_refused_when_they_are_saved(place: str, tmp_path: Path) -> None:
+    model = small(gl.layers.Dense(2, activation=(lambda x: x * 2.0) if place == "activation" else None))
+    loss = (lambda y, p: gl.ops.mean(y - p, axis=-1)) if place == "loss" else "mse"
+    model.compile("sgd", loss, metrics=[lambda y, p: gl.ops.mean(y + p, axis=-1)] if place == "metrics" else [])
+    with pytest.raises(ConfigError, match=rf"def name.* Received: a lambda  \[.*{Path(__file__).name}:\d+\]"):
+        model.save(tmp_path / "m.gradloom")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("custom_objects", [[Scale], Scale])
+def test_custom_objects_are_a_dict(custom_objects: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"^Expected custom_objects as a dict .* Received: .*Scale"):
+        saved(small(Scale(2.0)), tmp_path, custom_objects=custom_objects)
+
+
+class Sized(gl.Model):
+    """Adds its arguments to what `get_config` returns for every model."""
+
+    def __init__(self, units: int = 4, **options: Any) -> None:
+        super().__init__(**options)
+        self.units = units
+        self.head = gl.layers.Dense(units)
+
+    def call(self, x: Any) -> Any:
+        return self.head(x)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"units": self.units}
+
+
+class Nameless(Sized):
+    def __init__(self, units: int = 4) -> None:
+        super().__init__(units)
+
+
+@pytest.mark.parametrize("made", [Sized(3, name="sized"), Sized(2), Nameless(3)], ids=lambda made: made.name)
+def test_a_model_that_adds_to_its_config_is_made_by_it(made: Sized, tmp_path: Path) -> None:
+    assert type(made).from_config(made.get_config()).units == made.units
+    x = np.ones((2, 3), np.float32)
+    expected = made.predict(x)
+    loaded = saved(made, tmp_path, custom_objects={"Sized": Sized, "Nameless": Nameless})
+    assert (type(loaded), loaded.name) == (type(made), made.name)
+    assert same_bits(loaded.predict(x), expected)
 
 
 # Files that are wrong.
@@ -465,7 +527,7 @@ def test_a_config_nested_without_end_is_told(tmp_path: Path) -> None:
 
 def test_files_of_weights_alone_are_no_models(tmp_path: Path) -> None:
     model = small(gl.layers.Dense(1))
-    model.save_weights(tmp_path / "m.gradloom")
+    write_tensors(tmp_path / "m.gradloom", {name: weight.numpy() for name, weight in weight_names(model).items()})
     with pytest.raises(SavedFileError, match=r"m\.gradloom: Expected a file of model\.save\. Received: weights alone"):
         gl.models.load_model(tmp_path / "m.gradloom")
 

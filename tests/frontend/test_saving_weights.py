@@ -21,6 +21,11 @@ from gradloom.saving.names import weight_names
 SUFFIXES = [".safetensors", ".gradloom", ".weights.h5"]
 
 
+def save(model: gl.Model, path: Path) -> None:
+    """Write a file that `load_weights` reads."""
+    (model.save if path.suffix == ".gradloom" else model.save_weights)(path)
+
+
 def small(units: int = 4, **options: Any) -> gl.Sequential:
     return gl.Sequential([gl.Input((3,)), gl.layers.Dense(units, **options), gl.layers.Dense(2)])
 
@@ -44,7 +49,7 @@ def test_a_copy_of_other_weights_gets_the_saved_ones(tmp_path: Path, model: gl.M
 def test_numbers_of_automatic_names_mean_nothing(suffix: str, tmp_path: Path) -> None:
     first, second = small(), small()
     assert [layer.name for layer in first.layers] != [layer.name for layer in second.layers]
-    first.save_weights(tmp_path / f"m{suffix}")
+    save(first, tmp_path / f"m{suffix}")
     second.load_weights(tmp_path / f"m{suffix}")
     assert weights(second) == weights(first)
 
@@ -98,7 +103,7 @@ def test_models_of_ones_own_class_load_by_attributes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_mismatches_are_listed_and_nothing_is_changed(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"m{suffix}"
-    small(5).save_weights(path)
+    save(small(5), path)
     model = small(4)
     before = weights(model)
     with pytest.raises(SavedFileError) as caught:
@@ -161,6 +166,14 @@ def test_a_whole_models_file_gives_its_weights(tmp_path: Path) -> None:
     assert any(name.startswith("@optimizer/") for name in read_tensors(tmp_path / "m.gradloom")[0])
     again.load_weights(tmp_path / "m.gradloom")
     assert weights(again) == weights(model)
+
+
+def test_weights_do_not_replace_a_whole_model(tmp_path: Path) -> None:
+    model = small()
+    model.save(tmp_path / "m.gradloom")
+    with pytest.raises(ValueError, match=r"ends with \.safetensors or \.weights\.h5; .*whole models.* '.*m\.gradloom'"):
+        model.save_weights(tmp_path / "m.gradloom")
+    gl.models.load_model(tmp_path / "m.gradloom")
 
 
 def test_programs_hear_of_loaded_weights(tmp_path: Path) -> None:
