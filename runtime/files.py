@@ -83,4 +83,7 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
         unnamed = error.filename is None or TEMPORARY in str(error.filename)
         if error.errno is None or not unnamed:
             raise
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+        text, folder = error.strerror, os.path.dirname(os.path.realpath(path))
+        if error.errno == errno.ENOENT and not os.path.isdir(folder):
+            text = f"No such folder as {os.fsdecode(folder)}"
+        raise OSError(error.errno, text, os.fspath(path)) from None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gradloom.command.grammar import TARGET, Command, add_step_options
 from gradloom.command.targets import inspection
+from gradloom.inspection.report import check_path
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    check_path(options.output)
     shown = inspection(options.target, options)
     shown.save(options.output, profile=shown.profile() if options.profile else None)
     print(options.output)

@@ -12,14 +12,16 @@ from gradloom.command.errors import CommandError
 from gradloom.command.grammar import TARGET, Command, add_step_options, one_of
 from gradloom.command.targets import GRAPH_FILE, inspection, is_graph
 from gradloom.compiler.ir import Graph
-from gradloom.inspection import STAGES, GraphStage, Inspection, Stage
+from gradloom.inspection import GRAPH_STAGES, STAGES, GraphStage, Inspection, Stage
 
-FORMATS = {"text": (".txt", ".ir", ".ll", ".s"), "dot": (".dot", ".gv"), "svg": (".svg",), "json": (".json",)}
+FORMATS = {"text": (".txt", GRAPH_FILE, ".ll", ".s"), "dot": (".dot", ".gv"), "svg": (".svg",), "json": (".json",)}
 """Formats, and the endings of files that are written in them unless `--format` says otherwise."""
-
 
 ENDINGS = {"llvm": ".ll", "assembly": ".s"}
 """Endings of files of stages that have a language of their own."""
+
+COMMON = (".txt", ".dot", ".gv", ".svg", ".json")
+"""Endings of files of any stage."""
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +39,23 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    form = options.format or format_of(options.output, options.stage)
     shown = _prepared(options) if options.prepare else inspection(options.target, options)
     if options.dump is not None:
         _dump(shown, options.dump)
         return
-    write(formatted(shown.stage(options.stage), options.format or format_of(options.output)), options.output)
+    if options.stage == "gradient" and options.mode is None and not is_graph(options.target):
+        _require_gradient(shown)
+    write(formatted(shown.stage(options.stage), form), options.output)
+
+
+def _require_gradient(shown: Inspection) -> None:
+    """Raise an error for the stages of a prediction, which were chosen as the model can do nothing else."""
+    if "gradient" not in shown.stages:
+        raise CommandError(
+            f"{shown.title}: Expected a compiled model (model.compile) for its stage gradient. Received: one that is "
+            "not compiled"
+        )
 
 
 def _prepared(options: argparse.Namespace) -> Inspection:
@@ -57,10 +71,20 @@ def _prepared(options: argparse.Namespace) -> Inspection:
     return prepare
 
 
-def format_of(output: Path | None) -> str:
-    """The format that a file's ending stands for."""
+def format_of(output: Path | None, stage: str) -> str:
+    """The format that a file's ending stands for; raises `CommandError` for one in which this stage is not written."""
     suffix = "" if output is None else output.suffix.lower()
-    return next((form for form, suffixes in FORMATS.items() if suffix in suffixes), "text")
+    if not suffix:
+        return "text"
+    own = GRAPH_FILE if stage in GRAPH_STAGES else ENDINGS.get(stage)
+    fitting = {form: [one for one in suffixes if one in (own, *COMMON)] for form, suffixes in FORMATS.items()}
+    for form, suffixes in fitting.items():
+        if suffix in suffixes:
+            return form
+    known = ", ".join(one for suffixes in fitting.values() for one in suffixes)
+    raise CommandError(
+        f"--output: Expected a file ending in {known} for the stage {stage}, or --format. Received: {output}"
+    )
 
 
 def formatted(stage: Stage, form: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from difflib import get_close_matches
 from html import escape
@@ -41,7 +41,7 @@ class Why:
         return [decision for decision in self.decisions if not decision.fused]
 
     def _head(self) -> str:
-        return f"{self.target}: {len(self.nodes):,} nodes in {len(self.kernels):,} kernels"
+        return f"{self.target}: {_counted(self.nodes, 'node')} in {_counted(self.kernels, 'kernel')}"
 
     def text(self) -> str:
         """Return kernels, decisions and rules as text."""
@@ -63,6 +63,10 @@ class Why:
 
     def _repr_html_(self) -> str:
         return f"<pre style='overflow:auto'>{escape(self.text())}</pre>"
+
+
+def _counted(things: Sized, noun: str) -> str:
+    return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def why(lowering: Lowering, firings: Iterable[Firing], target: str) -> Why:

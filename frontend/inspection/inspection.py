@@ -215,7 +215,7 @@ class Inspection:
 
         The file needs no network and no other file; without JavaScript it shows the stages as text. It is written as
         a whole or not at all. profile: what `profile` returned, to be shown beside the kernels and layers.
-        Raises `OSError` where it cannot be written.
+        Raises `ValueError` for a path with another ending than .html or .htm, `OSError` where it cannot be written.
         """
         from gradloom.inspection.report import save_report
 

@@ -231,4 +231,4 @@ def test_a_report_in_no_folder_is_named_as_it_was_asked_for(
 ) -> None:
     file = tmp_path / "nowhere" / "report.html"
     written = error(capsys, "report", f"{script}:model", "--output", str(file))
-    assert written.splitlines()[-1] == f"error: {file}: No such file or directory"
+    assert written.splitlines()[-1] == f"error: {file}: No such folder as {file.parent}"

@@ -40,4 +40,4 @@ def test_a_report_is_one_page(script: str, tmp_path: Path, capsys: pytest.Captur
     assert output(capsys, "report", f"{script}:model", "--output", str(page), "--profile") == f"{page}\n"
     assert len(page.read_text()) > len(plain)
     missing = tmp_path / "absent" / "report.html"
-    assert "No such file or directory" in error(capsys, "report", f"{script}:model", "--output", str(missing))
+    assert f"No such folder as {missing.parent}" in error(capsys, "report", f"{script}:model", "--output", str(missing))

@@ -64,6 +64,30 @@ def test_formats_follow_the_option_or_the_ending(
     assert odd.read_text().startswith("digraph")
 
 
+@pytest.mark.parametrize(
+    ("stage", "name", "known"),
+    [
+        ("fused", "a.png", ".txt, .ir, .dot, .gv, .svg, .json for the stage fused"),
+        ("fused", "a.html", ".txt, .ir, .dot"),
+        ("fused", "a.ll", ".txt, .ir, .dot"),
+        ("llvm", "a.s", ".txt, .ll, .dot"),
+        ("assembly", "a.ir", ".txt, .s, .dot"),
+        ("memory", "a.ir", ".txt, .dot"),
+    ],
+)
+def test_endings_of_what_is_not_written_are_refused(
+    stage: str, name: str, known: str, script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = error(capsys, "show", f"{script}:model", "--stage", stage, "--output", str(tmp_path / name))
+    assert f"--output: Expected a file ending in {known}" in message
+    assert "or --format. Received: " in message
+    assert not (tmp_path / name).exists()
+
+
+def test_a_gradient_needs_a_compiled_model(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Received: one that is not compiled" in error(capsys, "show", f"{script}:plain", "--stage", "gradient")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_has_every_format(script: str, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     show = ("show", f"{script}:model", "--stage", stage, "--batch-size", "2", "--format")
@@ -174,6 +198,7 @@ def test_files_that_are_no_text_are_told_of(
 
 
 def test_errors_about_stages(script: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Expected one of the stages" in error(capsys, "show", f"{script}:plain", "--stage", "gradient")
+    predict = ("--stage", "gradient", "--mode", "predict")
+    assert "Expected one of the stages" in error(capsys, "show", f"{script}:model", *predict)
     assert "compile" in error(capsys, "show", f"{script}:plain", "--mode", "train")
     assert "Unknown dtype" in error(capsys, "show", f"{script}:model", "--dtype", "float23")

@@ -36,6 +36,7 @@ def test_ops_and_nodes_are_asked_about_too(inspection: Inspection) -> None:
     assert {value.op.name for value in why.nodes} == {"matmul"} and why.rules["matmul_of_transpose"] >= 1
     (first, *_) = why.nodes
     assert inspection.why(f"%{first.number}").nodes == (first,)
+    assert inspection.why(f"%{first.number}").text().startswith(f"%{first.number}: 1 node in 1 kernel\n")
 
 
 def test_every_decision_is_found_by_what_it_is_about(inspection: Inspection) -> None:

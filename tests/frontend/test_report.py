@@ -216,9 +216,19 @@ def test_an_error_names_the_path_that_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         inspection.save(missing)
     assert error.value.filename == str(missing)
+    assert str(missing.parent) in error.value.strerror
+    folder = tmp_path / "folder.html"
+    folder.mkdir()
     with pytest.raises(IsADirectoryError) as error_:
-        inspection.save(tmp_path)
-    assert error_.value.filename == str(tmp_path)
+        inspection.save(folder)
+    assert error_.value.filename == str(folder)
+
+
+@pytest.mark.parametrize("name", ["report.pdf", "report"])
+def test_other_endings_than_that_of_a_page_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"path ending in \.html or \.htm\. Received: '.*{name}'"):
+        gl.inspect(gl.ops.exp, gl.TensorSpec((3,), "float32")).save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_second_report_of_a_model_needs_no_llvm() -> None:

@@ -110,6 +110,8 @@ def test_errors_name_the_path_that_was_asked_for(name: str, kind: type[OSError],
     with pytest.raises(kind) as caught, published(tmp_path / name):
         pytest.fail("the block was entered")
     assert caught.value.filename == str(tmp_path / name) and name in str(caught.value)
+    missing = f"No such folder as {tmp_path / 'missing'}"
+    assert (caught.value.strerror == missing) == (kind is FileNotFoundError)
 
 
 def test_a_device_is_not_replaced(tmp_path: Path) -> None:

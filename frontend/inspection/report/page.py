@@ -29,16 +29,25 @@ if TYPE_CHECKING:
 SCRIPTS = ("data.js", "layout.js", "scene.js", "view.js", "details.js", "charts.js", "listings.js", "app.js")
 """In the order in which they are joined to one."""
 
+SUFFIXES = (".html", ".htm")
+
 PLAIN_BYTES = 400_000
 """Bytes up to which a stage's text stands in the file as it is; graphs do so always."""
 
 
 def save_report(inspection: Inspection, path: str | os.PathLike[str], profile: Profile | None = None) -> Path:
     """Write the report to `path`, which is replaced as a whole or not at all; return it."""
+    check_path(path)
     # Opened first: an error of the path comes before the work.
     with published(path) as file:
         file.write(report_html(inspection, profile).encode())
     return Path(path)
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raise `ValueError` for a path that does not end as what is written."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"Expected a report's path ending in {' or '.join(SUFFIXES)}. Received: {os.fspath(path)!r}")
 
 
 def report_html(inspection: Inspection, profile: Profile | None = None) -> str:
