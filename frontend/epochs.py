@@ -53,17 +53,17 @@ class Segment:
         finally:
             self.compiled.changed()
 
-    def advance(self, done: int, by_steps: bool = False, epoch: int | None = None) -> int:
+    def advance(self, done: int, by_steps: bool = False, epoch: int | None = None, is_only: bool = False) -> int:
         """Execute what fits one native call of the steps from `done` on; return how many that were.
 
-        A `NumericsError` names the batch, and the epoch, counted here from 0.
+        A `NumericsError` names the batch, unless it `is_only`, and the epoch, counted here from 0.
         """
         steps = min(self.steps - done, 1 if by_steps else self._call_size())
         started = time.perf_counter()
         try:
             self.compiled.run_steps(self.binding, done, steps)
         except NumericsError as error:
-            error.batch = self.before + error.step + 1
+            error.batch = None if is_only else self.before + error.step + 1
             error.epoch = None if epoch is None else epoch + 1
             raise
         self.compiled.seconds_per_step = (time.perf_counter() - started) / steps
@@ -144,7 +144,7 @@ class Training:
     def run_epoch(self, callbacks: CallbackList, epoch: int | None = None) -> dict[str, float]:
         """Train on all samples once, or on those that are left; return the epoch's loss and metrics.
 
-        epoch: its number from 0, for errors.
+        epoch: its number from 0, for errors; None for a step by itself.
         """
         if not self.batches:
             self._draw_order()
@@ -173,7 +173,7 @@ class Training:
                     if each_batch:
                         with interrupts.let_through():
                             callbacks.call("on_train_batch_begin", self.batches, {})
-                    steps = segment.advance(done, each_batch, epoch)
+                    steps = segment.advance(done, each_batch, epoch, is_only=epoch is None)
                     done, samples = done + steps, samples + steps * segment.samples
                     self.batches = segment.before + done
                     interrupts.deliver()
@@ -229,7 +229,7 @@ class Testing:
                 done = 0
                 with segment.open():
                     while done < segment.steps:
-                        steps = segment.advance(done)
+                        steps = segment.advance(done, is_only=self.steps == 1)
                         done, batches, samples = done + steps, batches + steps, samples + steps * segment.samples
                         with interrupts.let_through():
                             callbacks.call("on_test_progress", batches, self._setup.logs(samples))

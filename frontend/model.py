@@ -194,7 +194,7 @@ class Model(Network):
         listeners = _listed(callbacks)
         self.history = next((one for one in listeners if isinstance(one, History)), None) or History()
         # What other callbacks add to the logs is shown and recorded, too.
-        listeners += [ProgbarLogger(verbose)] if verbose else []
+        listeners = _with_display(listeners, ProgbarLogger(verbose) if verbose else None)
         listeners += [] if self.history in listeners else [self.history]
         params = {
             "epochs": epochs,
@@ -224,7 +224,7 @@ class Model(Network):
         data = self._checked(setup, x, y, sample_weight)
         testing = Testing(self._programs, setup, data, batch_size)
         self._programs.report(verbose)
-        listeners = [*_listed(callbacks), *([TestLogger(verbose)] if verbose else [])]
+        listeners = _with_display(_listed(callbacks), TestLogger(verbose) if verbose else None)
         params = {"steps": testing.steps, "batch_size": batch_size, "verbose": verbose}
         hooks = CallbackList(listeners, self, params)
         try:
@@ -468,6 +468,11 @@ def _is_integer(value: Any, low: int) -> bool:
 def _listed(callbacks: Callback | Iterable[Callback] | None) -> list[Callback]:
     """One callback, several or none as a list."""
     return [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+
+
+def _with_display(callbacks: list[Callback], display: ProgbarLogger | TestLogger | None) -> list[Callback]:
+    """Callbacks and the display: it makes room for what the others print, and comes last."""
+    return callbacks if display is None else [display.clearing(), *callbacks, display]
 
 
 def _check_frequency(frequency: Any) -> None:

@@ -82,3 +82,7 @@ class Callback:
 
     def on_test_end(self, logs: Logs | None = None) -> None:
         """Called when `evaluate`, or an epoch's validation, ends."""
+
+
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+"""The names of all hooks."""

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gradloom.callbacks.callback import Callback
+from gradloom.callbacks.callback import HOOKS, Callback
 
 if TYPE_CHECKING:
     from gradloom.model import Model
+
+UNCALLED = (
+    "on_batch_begin",
+    "on_batch_end",
+    "on_test_batch_begin",
+    "on_test_batch_end",
+    "on_predict_begin",
+    "on_predict_end",
+    "on_predict_batch_begin",
+    "on_predict_batch_end",
+)
+"""Hooks that only Keras has."""
 
 
 class CallbackList:
@@ -20,6 +32,11 @@ class CallbackList:
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"Expected instances of gl.callbacks.Callback. Received: {callback!r}")
+            if uncalled := [hook for hook in UNCALLED if hasattr(callback, hook)]:
+                raise TypeError(
+                    f"{type(callback).__name__}: Expected hooks among {', '.join(HOOKS)}. "
+                    f"Received: {', '.join(uncalled)}, which would never be called"
+                )
         self.callbacks.sort(key=lambda callback: callback.runs_last)
         for callback in self.callbacks:
             callback.set_params(params)

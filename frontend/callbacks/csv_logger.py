@@ -25,6 +25,8 @@ class CSVLogger(Callback):
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
         super().__init__()
+        if not isinstance(separator, str) or len(separator) != 1 or separator in '\r\n"':
+            raise ValueError(f"CSVLogger: Expected a separator of one character. Received: separator={separator!r}")
         self.filename = filename
         self.separator = separator
         self.append = append

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradloom.callbacks.callback import Logs
+from gradloom.callbacks.frequency import count
 from gradloom.callbacks.monitor import MonitorCallback
 
 
@@ -32,11 +33,11 @@ class EarlyStopping(MonitorCallback):
         start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        self.patience = patience
+        self.patience = count(patience, "EarlyStopping", "patience")
         self.verbose = verbose
         self.baseline = baseline
         self.restore_best_weights = restore_best_weights
-        self.start_from_epoch = start_from_epoch
+        self.start_from_epoch = count(start_from_epoch, "EarlyStopping", "start_from_epoch")
         self._begin()
 
     def _begin(self) -> None:

@@ -1,4 +1,4 @@
-"""How often something is saved: after each epoch, or after so many batches."""
+"""Numbers of epochs and batches: how often something is saved, how long something is waited for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from typing import Any, Literal
 import numpy as np
 
 Frequency = Literal["epoch"] | int
+
+
+def count(number: Any, owner: str, argument: str) -> int:
+    """Return a number of epochs, which is an integer from 0 on."""
+    if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < 0:
+        raise ValueError(f"{owner}: Expected {argument} as an integer from 0 on. Received: {argument}={number!r}")
+    return int(number)
 
 
 class SaveFrequency:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gradloom.callbacks.callback import Callback
-
-_HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+from gradloom.callbacks.callback import HOOKS, Callback
 
 
 class LambdaCallback(Callback):
@@ -37,7 +35,9 @@ class LambdaCallback(Callback):
             **more,
         }
         for name, function in given.items():
-            if name not in _HOOKS:
-                raise TypeError(f"LambdaCallback: Expected hooks among {', '.join(_HOOKS)}. Received: {name!r}")
+            if name not in HOOKS:
+                raise TypeError(f"LambdaCallback: Expected hooks among {', '.join(HOOKS)}. Received: {name!r}")
             if function is not None:
+                if not callable(function):
+                    raise TypeError(f"LambdaCallback: Expected functions. Received: {name}={function!r}")
                 self.__dict__[name] = function

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from gradloom.callbacks.callback import Callback, Logs
+from gradloom.callbacks.frequency import count
 from gradloom.callbacks.monitor import MonitorCallback
+from gradloom.schedules import LearningRateSchedule
 
 RATE = "learning_rate"
 """The name in the logs, and in the optimizer."""
@@ -23,14 +25,24 @@ class LearningRateScheduler(Callback):
     for an optimizer that has such a schedule.
     """
 
-    def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
+    def __init__(self, schedule: Callable[..., Any], verbose: int = 0) -> None:
         super().__init__()
+        if isinstance(schedule, LearningRateSchedule):
+            name = type(schedule).__name__
+            raise TypeError(
+                "LearningRateScheduler: Expected a function of the epoch; a schedule of steps is the optimizer's: "
+                f"SGD(learning_rate={name}(…)). Received: schedule={schedule!r}"
+            )
+        if not callable(schedule):
+            raise TypeError(f"LearningRateScheduler: Expected a function of the epoch. Received: schedule={schedule!r}")
         self.schedule = schedule
         self.verbose = verbose
         self._takes_rate = _takes_two(schedule)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        rate = self.schedule(epoch, _rate(self.model)) if self._takes_rate else self.schedule(epoch)
+        rate: Any = self.schedule(epoch, _rate(self.model)) if self._takes_rate else self.schedule(epoch)
+        if isinstance(rate, np.ndarray) and rate.ndim == 0:
+            rate = rate[()]
         if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
             raise TypeError(f"LearningRateScheduler: Expected a number from schedule(epoch). Received: {rate!r}")
         _set_rate(self.model, float(rate))
@@ -65,9 +77,9 @@ class ReduceLROnPlateau(MonitorCallback):
         if not 0 <= factor < 1:
             raise ValueError(f"ReduceLROnPlateau: Expected factor in [0, 1). Received: factor={factor!r}")
         self.factor = factor
-        self.patience = patience
+        self.patience = count(patience, "ReduceLROnPlateau", "patience")
         self.verbose = verbose
-        self.cooldown = cooldown
+        self.cooldown = count(cooldown, "ReduceLROnPlateau", "cooldown")
         self.min_lr = min_lr
         self._begin()
 

@@ -50,6 +50,7 @@ class ModelCheckpoint(MonitorCallback):
                 f"Expected a filepath that ends in {' or '.join(endings)} with save_weights_only={save_weights_only}. "
                 f"Received: filepath={self.filepath!r}"
             )
+        _check_fields(self.filepath)
         self._frequency = SaveFrequency(save_freq)
         if self._frequency.every is not None and save_best_only and monitor.startswith("val_"):
             raise ValueError(
@@ -113,3 +114,21 @@ class ModelCheckpoint(MonitorCallback):
     def set_state(self, state: Mapping[str, Any]) -> None:
         super().set_state(state)
         self._frequency.batches = state["batches"]
+
+
+class _AnyLogs(dict[str, Any]):
+    """Numbers of whatever name, as logs have them."""
+
+    def __missing__(self, name: str) -> float:
+        return 0.5
+
+
+def _check_fields(filepath: str) -> None:
+    """Raise an error for fields that no number can be put into."""
+    try:
+        filepath.format_map(_AnyLogs(epoch=1, batch=1))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(
+            "ModelCheckpoint: Expected fields such as {epoch:02d} and {loss:.2f} in filepath, integers and floating-"
+            f"point numbers. Received: filepath={filepath!r} ({error})"
+        ) from None

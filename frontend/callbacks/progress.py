@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from gradloom.callbacks.callback import Callback, Logs
+from gradloom.callbacks.lambda_callback import LambdaCallback
 
 BAR_LAYOUT = "{desc}: {n_fmt}/{total_fmt} |{bar}|"
 """The fields of a progress bar, as tqdm names them."""
@@ -42,6 +43,10 @@ class ProgbarLogger(Callback):
     def close(self) -> None:
         self._display.close()
 
+    def clearing(self) -> Callback:
+        """What takes the bar away before callbacks are told the end of something, and may print; to be called first."""
+        return LambdaCallback(on_epoch_end=lambda *_: self._display.clear())
+
 
 class TestLogger(Callback):
     """Shows loss, metrics and time per step of `evaluate`, in the form of `ProgbarLogger`."""
@@ -63,6 +68,10 @@ class TestLogger(Callback):
 
     def close(self) -> None:
         self._display.close()
+
+    def clearing(self) -> Callback:
+        """What takes the bar away before callbacks are told the end of something, and may print; to be called first."""
+        return LambdaCallback(on_test_end=lambda *_: self._display.clear())
 
 
 class _Display:
@@ -91,10 +100,14 @@ class _Display:
         self._elapsed = self._time()
 
     def end(self, logs: Logs) -> None:
-        if self._bar is not None:
-            self._bar.leave = False  # The line takes its place, and may be longer than the terminal is wide.
-        self.close()
+        self.clear()
         print(f"{self._title} - {format_line(self._time(), self._steps, logs)}", flush=True)
+
+    def clear(self) -> None:
+        """Take the bar away: a line comes into its place, and may be longer than the terminal is wide."""
+        if self._bar is not None:
+            self._bar.leave = False
+        self.close()
 
     def close(self) -> None:
         if self._bar is not None:

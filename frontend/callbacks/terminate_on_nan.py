@@ -17,12 +17,16 @@ class TerminateOnNaN(Callback):
     def __init__(self, raise_error: bool = False) -> None:
         super().__init__()
         self.raise_error = raise_error
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
         if math.isfinite(loss):
             return
-        message = f"Batch {batch}: the loss is {loss}; training ends"
+        message = f"Batch {batch + 1} of epoch {self._epoch + 1}: the loss is {loss}; training ends"
         if self.raise_error:
             raise RuntimeError(message)
         print(message)

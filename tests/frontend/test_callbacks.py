@@ -10,6 +10,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,14 @@ def test_hooks_are_called_in_keras_order() -> None:
         return [("epoch begin", number), *batches[0], *batches[1], *test, ("epoch end", number, *everything)]
 
     assert recorder.calls == [("train begin",), *epoch(0), *epoch(1), ("train end", *everything)]
+
+
+@pytest.mark.parametrize("hook", ["on_batch_end", "on_test_batch_end", "on_predict_end"])
+def test_hooks_that_only_keras_has_are_refused(hook: str) -> None:
+    made = type("Mine", (gl.callbacks.Callback,), {hook: lambda self, *_: None})()
+    for act in (new_model().fit, new_model().evaluate):
+        with pytest.raises(TypeError, match=f"^Mine: Expected hooks among on_train_begin, .*Received: {hook}, which"):
+            act(X, Y, callbacks=[made])
 
 
 def test_watching_batches_changes_no_result() -> None:
@@ -233,6 +242,19 @@ def test_a_bar_on_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> N
         assert columns == 40 or any(values.search(bar) for bar in bars)
         assert final.startswith(f"Epoch {epoch}/2 - ")
         assert re.search(r"s/step - loss: .* - accuracy: .* - val_loss: .* - val_accuracy: \d\.\d{4}$", final)
+
+
+def test_what_callbacks_print_is_on_lines_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def act() -> None:
+        path = tmp_path / "m.gradloom"
+        model = new_model()
+        printing = gl.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: print(f"after {epoch}"))
+        model.fit(X, Y, callbacks=[printing, gl.callbacks.ModelCheckpoint(path, verbose=1)], validation_data=(X, Y))
+        model.evaluate(X, Y, callbacks=gl.callbacks.LambdaCallback(on_test_end=lambda logs: print("tested")))
+
+    lines = [line.rstrip("\r").split("\r")[-1] for line in on_terminal(80, act, monkeypatch).split("\n")]
+    assert lines[:2] == ["after 0", f"Epoch 1: saved to {tmp_path / 'm.gradloom'}"]
+    assert lines[2].startswith("Epoch 1/1 - ") and lines[3] == "tested" and lines[4].startswith("Evaluation - ")
 
 
 LOGS = {"loss": 0.51234, "accuracy": 0.8, "top_5": 0.97}

@@ -36,6 +36,30 @@ def test_an_error_inside_a_schedule_is_the_schedules_own() -> None:
         run(LearningRateScheduler(lambda epoch: None), [0])
 
 
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: LearningRateScheduler(0.1), TypeError, "a function of the epoch. Received: schedule=0.1"),
+        (
+            lambda: LearningRateScheduler(gl.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)),
+            TypeError,
+            r"is the optimizer's: SGD\(learning_rate=ExponentialDecay\(…\)\)",
+        ),
+        (lambda: LambdaCallback(on_epoch_end=3), TypeError, "Expected functions. Received: on_epoch_end=3"),
+        (lambda: CSVLogger("x.csv", separator=";;"), ValueError, "one character. Received: separator=';;'"),
+        (lambda: CSVLogger("x.csv", separator=3), ValueError, "one character. Received: separator=3"),
+    ],
+)
+def test_arguments_are_checked_when_a_callback_is_made(make: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        make()
+
+
+def test_a_rate_may_be_an_array_without_axes() -> None:
+    history = run(LearningRateScheduler(lambda epoch: np.array(0.25)), [0])
+    assert history.history["learning_rate"] == [0.25]
+
+
 def test_a_rate_is_not_set_where_the_optimizer_has_a_schedule() -> None:
     rate = gl.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
     with pytest.raises(TypeError, match="Expected a schedule when the optimizer is made"):
@@ -130,8 +154,8 @@ def test_training_ends_after_the_first_batch_with_a_nan(capsys: pytest.CaptureFi
     history = model.fit(x, Y, batch_size=3, epochs=5, shuffle=False, verbose=0, callbacks=TerminateOnNaN())
     assert int(model.optimizer.iterations) == 3
     assert history.epoch == [0] and np.isnan(history.history["loss"])
-    assert capsys.readouterr().out == "Batch 2: the loss is nan; training ends\n"
-    with pytest.raises(RuntimeError, match="Batch 0: the loss is nan"):
+    assert capsys.readouterr().out == "Batch 3 of epoch 1: the loss is nan; training ends\n"
+    with pytest.raises(RuntimeError, match="^Batch 1 of epoch 1: the loss is nan"):
         model.fit(x, Y, batch_size=3, verbose=0, callbacks=TerminateOnNaN(raise_error=True))
 
 

@@ -93,6 +93,21 @@ def test_an_epoch_without_validation_is_passed_over() -> None:
     ]
 
 
+@pytest.mark.parametrize("value", ["3", -1, 1.5, True])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (EarlyStopping, "patience"),
+        (EarlyStopping, "start_from_epoch"),
+        (ReduceLROnPlateau, "patience"),
+        (ReduceLROnPlateau, "cooldown"),
+    ],
+)
+def test_numbers_of_epochs_are_integers(make: Any, name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"Expected {name} as an integer from 0 on\. Received: {name}={value!r}"):
+        make(**{name: value})
+
+
 def test_unknown_modes_are_refused() -> None:
     with pytest.raises(ValueError, match="Expected mode as one of auto, min, max. Received: mode='least'"):
         EarlyStopping(mode="least")

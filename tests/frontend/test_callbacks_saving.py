@@ -78,6 +78,10 @@ def test_batches_are_counted_across_epochs(tmp_path: Path) -> None:
     [
         ({"filepath": "m.keras"}, "Expected a filepath that ends in .gradloom with save_weights_only=False"),
         ({"filepath": "m.gradloom", "save_weights_only": True}, "ends in .safetensors or .weights.h5 with"),
+        ({"filepath": "{loss:02d}.gradloom"}, r"Expected fields .* Received: filepath='\{loss:02d\}.*code 'd'"),
+        ({"filepath": "{epoch.gradloom"}, "Expected fields .* Received: filepath=.*expected '}'"),
+        ({"filepath": "{}.gradloom"}, "Expected fields .*positional"),
+        ({"filepath": "{loss.mean}.gradloom"}, "Expected fields .*no attribute 'mean'"),
         ({"filepath": "m.gradloom", "save_freq": 0}, "Expected save_freq as 'epoch' or a positive number"),
         ({"filepath": "m.gradloom", "save_freq": "batch"}, "Received: save_freq='batch'"),
         ({"filepath": "m.gradloom", "save_freq": 5, "save_best_only": True}, "monitor that the logs of batches have"),
