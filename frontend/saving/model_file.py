@@ -17,6 +17,7 @@ from gradloom.compiler.types import as_dtype
 from gradloom.saving.objects import (
     custom_object_scope,
     deserialize_keras_object,
+    one_file,
     require_names,
     serialize_keras_object,
 )
@@ -44,11 +45,12 @@ def save_model(model: Network, path: str | os.PathLike[str], overwrite: bool = T
     if not overwrite and Path(path).exists():
         raise FileExistsError(f"{os.fspath(path)}: Expected no such file, as overwrite=False. Received: a file")
     assert isinstance(model, Model)
-    config = {"format": FORMAT, "model": serialize_keras_object(model), "build": _build_config(model)}
-    config["frozen"] = frozen_names(model)
-    if model.compiled:
-        config["compile"] = serialize_keras_object(model.get_compile_config())
-        config["spared"] = spared_names(model)
+    with one_file(model):
+        config = {"format": FORMAT, "model": serialize_keras_object(model), "build": _build_config(model)}
+        config["frozen"] = frozen_names(model)
+        if model.compiled:
+            config["compile"] = serialize_keras_object(model.get_compile_config())
+            config["spared"] = spared_names(model)
     arrays = {name: variable.value for name, variable in model_variables(model).items()}
     write_tensors(path, arrays, {CONFIG: json.dumps(config)})
 

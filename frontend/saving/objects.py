@@ -58,8 +58,19 @@ class VariablePlace:
     number: int
 
 
-_paths: ContextVar[Mapping[Layer, str] | None] = ContextVar("paths", default=None)
-"""The names that layers have within the outermost one that is being described."""
+@dataclass(frozen=True)
+class _File:
+    """What is described together.
+
+    paths: the names that layers have within the outermost one, which do not depend on what else the process made.
+    functions: those of one's own by name, so far.
+    """
+
+    paths: Mapping[Layer, str]
+    functions: dict[str, Callable[..., Any]]
+
+
+_file: ContextVar[_File | None] = ContextVar("file", default=None)
 _custom: ContextVar[dict[str, Any]] = ContextVar("custom_objects", default={})  # noqa: B039 (never changed in place)
 _registered: dict[str, Any] = {}
 
@@ -164,11 +175,11 @@ _SPECIAL: dict[type, Callable[[Any, str], Any]] = {
 def described(thing: Any) -> dict[str, Any]:
     """Return an object's class and its config as data."""
     made = type(thing)
-    with _paths_within(thing) as paths:
+    with one_file(thing) as file:
         config = thing.get_config()
         if isinstance(thing, Lambda) and _is_lambda(thing.function):
             # Whoever loads the file gives the function under this name: it has none, but the layer has.
-            config["function"] = {"module": None, "class_name": FUNCTION, "config": paths.get(thing) or thing.name}
+            config["function"] = {"module": None, "class_name": FUNCTION, "config": file.paths.get(thing) or thing.name}
         config = _data(config, str(getattr(thing, "name", "")))
     module, name = _names_of_own().get(made, (None, get_registered_name(made)))
     data = {"module": module, "class_name": name, "config": config}
@@ -178,18 +189,17 @@ def described(thing: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _paths_within(thing: Any) -> Iterator[Mapping[Layer, str]]:
-    """The names of the layers inside of the outermost one, which do not depend on what else the process made."""
-    paths = _paths.get()
-    if paths is None:
-        paths = (
-            {layer: path.rstrip("/") for path, layer in layer_names(thing).items()} if isinstance(thing, Layer) else {}
-        )
-    token = _paths.set(paths)
+def one_file(thing: Any) -> Iterator[_File]:
+    """Describe inside what stands in one file, or in one config, with `thing`: names mean one function each."""
+    file = _file.get()
+    if file is None:
+        layers = layer_names(thing) if isinstance(thing, Layer) else {}
+        file = _File({layer: path.rstrip("/") for path, layer in layers.items()}, {})
+    token = _file.set(file)
     try:
-        yield paths
+        yield file
     finally:
-        _paths.reset(token)
+        _file.reset(token)
 
 
 def _is_lambda(function: Any) -> bool:
@@ -197,14 +207,17 @@ def _is_lambda(function: Any) -> bool:
 
 
 def _function(function: Callable[..., Any], owner: str) -> dict[str, Any]:
-    if _is_lambda(function):
-        code = function.__code__
+    module, name = _names_of_own().get(function, (None, get_registered_name(function)))
+    file = _file.get()
+    others = {} if file is None or module is not None else file.functions
+    if _is_lambda(function) or others.setdefault(name, function) != function:
+        code = getattr(function, "__code__", None)
+        line = "" if code is None else f"  [{code.co_filename}:{code.co_firstlineno}]"
         where = f"{owner!r}: " if owner else ""
         raise ConfigError(
             f"{where}Expected functions with names of their own, for a file tells them by these: say def name(…) "
-            f"instead of lambda. Received: a lambda  [{code.co_filename}:{code.co_firstlineno}]"
+            f"instead of lambda. Received: {'a lambda' if _is_lambda(function) else f'another {name!r}'}{line}"
         )
-    module, name = _names_of_own().get(function, (None, get_registered_name(function)))
     return {"module": module, "class_name": FUNCTION, "config": name}
 
 

@@ -408,6 +408,22 @@ def test_other_lambdas_are_refused_when_they_are_saved(place: str, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+def powers(exponent: float) -> Callable[..., Any]:
+    def power(y_true: Any, y_pred: Any) -> Any:
+        return gl.ops.mean(gl.ops.abs(y_true - y_pred) ** exponent, axis=-1)
+
+    return power
+
+
+def test_functions_of_one_name_are_refused_when_they_are_saved(tmp_path: Path) -> None:
+    model, cubic = small(gl.layers.Dense(2)), powers(3.0)
+    model.compile("sgd", cubic, metrics=[powers(4.0)])
+    with pytest.raises(ConfigError, match=r"def name.* Received: another 'power'  \[.*:\d+\]"):
+        model.save(tmp_path / "m.gradloom")
+    model.compile("sgd", cubic, metrics=[cubic])
+    saved(model, tmp_path, custom_objects={"power": cubic})
+
+
 @pytest.mark.parametrize("custom_objects", [[Scale], Scale])
 def test_custom_objects_are_a_dict(custom_objects: Any, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"^Expected custom_objects as a dict .* Received: .*Scale"):
