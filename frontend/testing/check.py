@@ -61,7 +61,7 @@ def check_gradients(
     problem = build(function, order, wide=True)
     if kinks == kinked.AVOID:
         function = _moved_off_kinks(function, problem, seed)
-    point = problem.point(_in_float64(function.arrays), seed)
+    point = problem.point(function.arrays, seed)
     _require_finite(function, problem, point)
     check = Check(
         function, problem, point, kinks, Checks(function.name), {"order": order, "kinks": kinks, "seed": seed}
@@ -267,10 +267,6 @@ class Check:
         return True
 
 
-def _in_float64(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: wide(array) if array.dtype.kind not in "iub" else array for name, array in arrays.items()}
-
-
 def _require_finite(function: Function, problem: Problem, point: Point) -> None:
     for output in problem.outputs:
         if not np.isfinite(wide(point.values[output])).all():
@@ -289,7 +285,7 @@ def _moved_off_kinks(function: Function, problem: Problem, seed: int) -> Functio
     rng = np.random.default_rng([2, seed])
     best, arrays, chosen = -1.0, function.arrays, function.arrays
     for _ in range(TRIES):
-        point = problem.point(_in_float64(arrays), seed)
+        point = problem.point(arrays, seed)
         distances = kinked.distances(problem.forward, point.values)
         direction = {label(x): signed(rng, x.shape) for x in problem.inputs}
         line = point.line(problem.forward, direction)

@@ -16,9 +16,10 @@ from gradloom.compiler import ops
 from gradloom.compiler.autodiff import gradients
 from gradloom.compiler.ir import Graph, Input, Value
 from gradloom.compiler.ops.markers import StopGradient
-from gradloom.compiler.types import F64, TensorType, as_dtype
+from gradloom.compiler.types import TensorType, as_dtype
 from gradloom.naming import distinct, numbered
 from gradloom.testing.evaluation import Arrays, Known, needed, rounding, run, wide
+from gradloom.testing.float64_graph import Float64Graph
 from gradloom.trees import flatten, leaf_names
 from gradloom.variables import Trace
 
@@ -77,7 +78,8 @@ class Problem:
             given |= {label(value): np.ones(value.shape, value.dtype.numpy) for value in self.cotangents}
         for value in self.graph.inputs:
             if label(value) not in given:
-                given[label(value)] = signed(rng, value.shape).astype(value.dtype.numpy)
+                given[label(value)] = signed(rng, value.shape)
+            given[label(value)] = np.asarray(given[label(value)]).astype(value.dtype.numpy, copy=False)
         return Point(self, given, run(self.graph.values, given), self._stopped)
 
 
@@ -117,10 +119,10 @@ class Point:
 
 
 def build(function: Function, order: int, wide: bool) -> Problem:
-    """Trace a function and differentiate it `order` times; with `wide`, for arguments in float64."""
-    graph = Graph(function.name)
+    """Trace a function and differentiate it `order` times; with `wide`, with all of its floats in float64."""
+    graph = Float64Graph(function.name) if wide else Graph(function.name)
     with Trace(graph) as trace:
-        arguments = [graph.input(name, _type(array, wide)) for name, array in function.arrays.items()]
+        arguments = [graph.input(name, _type(array)) for name, array in function.arrays.items()]
         inputs = [value for value in arguments if value.dtype.is_float]
         leaves, structure = flatten(function.call(arguments))
         results = [ops.as_value(leaf) for leaf in leaves]
@@ -168,9 +170,8 @@ def signed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(rng.integers(512, 1536, shape) / 1024 * rng.choice([-1.0, 1.0], shape))
 
 
-def _type(array: np.ndarray, wide: bool) -> TensorType:
-    dtype = as_dtype(array.dtype)
-    return TensorType(F64 if wide and dtype.is_float else dtype, array.shape)
+def _type(array: np.ndarray) -> TensorType:
+    return TensorType(as_dtype(array.dtype), array.shape)
 
 
 def _fresh(graph: Graph, prefix: str, like: Sequence[Value]) -> list[Value]:

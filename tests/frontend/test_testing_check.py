@@ -54,6 +54,24 @@ RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 }
 
 
+slightly_wrong = custom(lambda x: ops.exp(x), lambda u, x: u * ops.exp(x) * (1 + 2.0**-18))
+DENSE = gl.layers.Dense(3)
+
+IN_FLOAT32: dict[str, Callable[..., Any]] = {
+    "a layer of a dtype of its own": lambda x: slightly_wrong(DENSE(x)),
+    "a captured array": lambda x: slightly_wrong(x @ W.astype(np.float32)),
+    "a large captured array": lambda x: slightly_wrong(ops.cast(x, "float32") @ np.ones((4, 72), np.float32)),
+    "a cast": lambda x: slightly_wrong(ops.cast(x, "bfloat16")),
+    "numbers from integers": lambda x: slightly_wrong(ops.exp(ops.arange(4, dtype="float32")) * x),
+}
+
+
+@pytest.mark.parametrize("name", IN_FLOAT32)
+def test_roundings_of_float32_hide_no_slightly_wrong_gradient(name: str) -> None:
+    error = caught(IN_FLOAT32[name], X.astype(np.float32), order=1)
+    assert error.check == "gradient" and "= custom_gradient" in error.node
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_gradients_pass(name: str) -> None:
     f, args = RIGHT[name]
