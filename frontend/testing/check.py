@@ -39,7 +39,8 @@ def check_gradients(
 
     args: the arguments, as for `gl.grad`: arrays and tuples, lists, dicts and dataclasses of them. `f` may return any
         tree of arrays. Derivatives are taken by all floats among the arguments and of all among the results. Python's
-        ints, bools and strings are no arrays here, but passed on as they are.
+        ints, bools and strings are no arrays here, but passed on as they are. Of a layer or model, derivatives are also
+        taken by its trainable weights, under their paths; those of layers that a function uses are constants.
     order: how often to differentiate; 2 checks the gradient of the gradient, too.
     kinks: what to do at a point without a derivative, as a ReLU's at 0. "avoid" moves it a little, and skips directions
         that still lead over a kink; "interval" accepts any derivative between the one-sided ones; "convention" expects

@@ -8,15 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from gradloom.compiler.ir import Graph
+from gradloom.compiler.types import TensorType, as_dtype
+from gradloom.layers import Layer
 from gradloom.naming import distinct
 from gradloom.testing.arguments import Rebuild, taken_apart
 from gradloom.testing.problem import Function
+from gradloom.variables import Trace, Variable
 
 
 def checked_function(f: Callable[..., Any], args: Sequence[Any]) -> Function:
     """Return `f` with its arrays by name: "x", "x.0", "weights.kernel", as its parameters are called.
 
-    Of a compiled function the Python function is taken. Raises `TypeError` without arrays.
+    Of a compiled function the Python function is taken. The trainable weights of a layer, or model, are arrays, too,
+    called by their paths. Raises `TypeError` without arrays.
     """
     if not callable(f):
         raise TypeError(f"Expected a function of arrays. Received: {f!r}")
@@ -35,11 +40,32 @@ def checked_function(f: Callable[..., Any], args: Sequence[Any]) -> Function:
     if not arrays:
         raise TypeError(f"{name}: Expected arrays as arguments. Received: {', '.join(map(repr, args)) or 'none'}")
 
-    def call(values: Sequence[Any]) -> Any:
+    def applied(values: Sequence[Any]) -> Any:
         return python(*(rebuild(values[low:high]) for low, high, rebuild in parts))
 
-    named = dict(zip(distinct(names), arrays, strict=True))
-    return Function(python, name, named, call, tuple(args))
+    weights = _weights(python, applied, arrays) if isinstance(python, Layer) else ()
+
+    def call(values: Sequence[Any]) -> Any:
+        trace = Trace.current()
+        for variable, value in zip(weights, values[len(arrays) :], strict=True):
+            assert trace is not None
+            trace.assign(variable, value)
+        return applied(values)
+
+    paths = [variable.path for variable in weights]
+    values = [variable.numpy() for variable in weights]
+    named = dict(zip(distinct([*names, *paths]), [*arrays, *values], strict=True))
+    return Function(python, name, named, call, tuple(args), weights)
+
+
+def _weights(
+    layer: Layer, applied: Callable[[Sequence[Any]], Any], arrays: Sequence[np.ndarray]
+) -> tuple[Variable, ...]:
+    """The weights that training changes; a layer makes those of the layers inside it when it is first called."""
+    graph = Graph()
+    with Trace(graph):
+        applied([graph.input(f"x{at}", TensorType(as_dtype(x.dtype), x.shape)) for at, x in enumerate(arrays)])
+    return tuple(variable for variable in layer.trainable_weights if variable.dtype.is_float)
 
 
 def function_name(f: Callable[..., Any]) -> str:

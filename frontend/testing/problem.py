@@ -7,7 +7,7 @@ function's arguments it has inputs for a cotangent of each result and for direct
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,22 +21,26 @@ from gradloom.naming import distinct, numbered
 from gradloom.testing.evaluation import Arrays, Known, needed, rounding, run, wide
 from gradloom.testing.float64_graph import Float64Graph
 from gradloom.trees import flatten, leaf_names
-from gradloom.variables import Trace
+from gradloom.variables import Trace, Variable
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function with the arrays of its arguments by name, and how it is called on others in their places."""
+    """A function with the arrays of its arguments by name, and how it is called on others in their places.
+
+    weights: the variables of a layer, whose arrays come last.
+    """
 
     python: Callable[..., Any]
     name: str
     arrays: Mapping[str, np.ndarray]
     call: Callable[[Sequence[Any]], Any]
     args: tuple[Any, ...]
+    weights: tuple[Variable, ...] = ()
 
     def moved_to(self, arrays: Arrays) -> Function:
         """The same function at another point."""
-        return Function(self.python, self.name, dict(arrays), self.call, self.args)
+        return replace(self, arrays=dict(arrays))
 
 
 @dataclass

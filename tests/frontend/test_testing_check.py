@@ -45,6 +45,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "integers stay": (lambda x, rows: ops.take(x, rows, axis=0) * 2.0, (X, np.array([2, 0, 2], np.int32))),
     "attributes are no arrays": (lambda x, axis, keep: ops.sum(x * x, axis=axis, keepdims=keep), (X, 1, True)),
     "a stopped gradient is a constant": (lambda x: ops.stop_gradient(ops.exp(x)) * x, (X,)),
+    "a straight-through estimator": (lambda x: x + ops.stop_gradient(ops.round(x) - x), (X,)),
     "softmax": (lambda x: ops.log(ops.softmax(x)), (X,)),
     "a way over float32": (lambda x: ops.cast(ops.tanh(ops.cast(x, "float32")), "float64"), (X,)),
     "no elements": (lambda x: ops.exp(x) * 2.0, (np.zeros((0, 3), np.float32),)),
@@ -70,6 +71,33 @@ IN_FLOAT32: dict[str, Callable[..., Any]] = {
 def test_roundings_of_float32_hide_no_slightly_wrong_gradient(name: str) -> None:
     error = caught(IN_FLOAT32[name], X.astype(np.float32), order=1)
     assert error.check == "gradient" and "= custom_gradient" in error.node
+
+
+class Scaled(gl.layers.Layer):
+    """A layer of one's own, with a layer inside, whose gradient by its own weight is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__(name="scaled")
+        self.inner = gl.layers.Dense(2, name="inner")
+        self.multiply = custom(lambda x, y: x * y, lambda u, x, y: u * y, lambda u, x, y: ops.sum(u, axis=0))
+
+    def build(self, input_shape: Any) -> None:
+        self.factor = self.add_weight((2,), name="factor")
+
+    def call(self, x: Any) -> Any:
+        return self.multiply(self.inner(x), self.factor)
+
+
+def test_layers_are_checked_by_their_weights() -> None:
+    x = X.astype(np.float32)
+    error = caught(Scaled(), x, order=1)
+    assert "by 'scaled/factor'" in str(error)
+    model = gl.Sequential([gl.Input((4,)), gl.layers.Dense(3, "tanh"), gl.layers.BatchNormalization()])
+    assert check_gradients(model, x, compiled=False).made["gradient"] == 5
+    model.layers[0].trainable = False
+    before = model.get_weights()
+    assert check_gradients(model, x, True, order=1).made["gradient"] == 3
+    assert all(np.array_equal(*pair) for pair in zip(before, model.get_weights(), strict=True))
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -109,6 +137,7 @@ WRONG: dict[str, tuple[Callable[..., Any], tuple[Any, ...], str]] = {
         (X,),
         "gradient",
     ),
+    "a straight-through estimator": (custom(lambda x: ops.round(x), lambda u, x: u), (X,), "gradient"),
     "nothing, but not linear": (custom(lambda x: ops.tanh(x), lambda u, x: ops.tanh(u)), (X,), "gradient"),
 }
 
