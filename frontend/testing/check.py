@@ -19,6 +19,8 @@ from gradloom.testing.problem import Function, Point, Problem, build, label, sig
 from gradloom.testing.records import Checks
 from gradloom.testing.report import Mismatch, failure
 
+__tracebackhide__ = True  # pytest shows the test, not how it was checked
+
 TRIES = 12
 """How often a point at a kink is moved at random."""
 

@@ -23,6 +23,8 @@ from gradloom.testing.problem import Function, Point, Problem, build, label
 from gradloom.testing.records import Checks
 from gradloom.testing.report import Mismatch, failure
 
+__tracebackhide__ = True  # pytest shows the test, not how it was checked
+
 FACTOR = 8
 """How many times the spread of roundings, which is found from a few draws, results may be apart."""
 

@@ -16,11 +16,19 @@ class GradientError(AssertionError):
     hypothesis raises many such errors while it looks for the smallest example.
     """
 
-    def __init__(self, check: str, summary: str, blame: Callable[[], str], rest: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        check: str,
+        summary: str,
+        blame: Callable[[], str],
+        rest: Callable[[str], str],
+        snippet: Callable[[], str],
+    ) -> None:
         super().__init__(summary)
         self.check = check
         self._blame = blame
         self._rest = rest
+        self._snippet = snippet
 
     @cached_property
     def node(self) -> str:
@@ -28,9 +36,14 @@ class GradientError(AssertionError):
         return self._blame()
 
     @cached_property
+    def snippet(self) -> str:
+        """A module with a test that fails in the same way."""
+        return self._snippet()
+
+    @cached_property
     def message(self) -> str:
         """What is wrong, where, and a test that shows it."""
-        return f"{self.args[0]}\n{self._rest(self.node)}"
+        return f"{self.args[0]}\n{self._rest(self.node)}\nAs a test:\n\n{self.snippet}"
 
     def __str__(self) -> str:
         return self.message

@@ -103,4 +103,6 @@ def _rounded_by_chance(
     else:
         bound = 4 * unit(value) * np.abs(wide(result))
     with np.errstate(all="ignore"):
-        return np.asarray((wide(result) + bound * rng.uniform(-1, 1, result.shape)).astype(result.dtype))
+        moved = wide(result) + bound * rng.uniform(-1, 1, result.shape)
+    # An infinite number, a bound that is no bound for example, is exact.
+    return np.asarray(np.where(np.isinf(result), result, moved).astype(result.dtype))

@@ -13,6 +13,8 @@ from gradloom.testing.kinks import AVOID
 from gradloom.testing.profiles import import_hypothesis, property_settings
 from gradloom.testing.strategies import Tensor
 
+__tracebackhide__ = True  # pytest shows the test, not how it was checked
+
 COMPILED_EXAMPLES = 3
 """How many of the arguments are also tried with compiled code, which takes most of the time."""
 

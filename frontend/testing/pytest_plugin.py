@@ -1,4 +1,6 @@
-"""The pytest plugin: collects gradient properties, and makes the profile known that the command line may ask for.
+"""The pytest plugin: collects gradient properties, prints tests to paste, and makes a profile known.
+
+The command line may ask for that profile.
 
 Gradient properties take that profile by themselves where the environment variable `CI` is set and no other profile is
 chosen. Another one is chosen as always, by `--hypothesis-profile=NAME` or `hypothesis.settings.load_profile(NAME)` in a
@@ -7,6 +9,7 @@ conftest.py; `--hypothesis-profile=gradloom-ci` gives this one to all tests.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from types import FunctionType
 from typing import Any
 
@@ -25,3 +28,15 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
         item: pytest.Item = pytest.Function.from_parent(collector, name=name)
         return item
     return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Print the test that a wrong gradient comes with once more, as it is: in messages, "E" stands before each line."""
+    report = yield
+    error = None if call.excinfo is None else call.excinfo.value
+    if type(error).__module__ == "gradloom.testing.errors" and hasattr(error, "snippet"):
+        report.sections.append(("the failing check as a test", error.snippet))
+    return report

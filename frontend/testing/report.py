@@ -46,13 +46,10 @@ def failure(
             f"  Expected: {_number(mismatch.expected)}, ± {mismatch.tolerance:.2g}",
             f"  Received: {_number(mismatch.received)}",
             f"First wrong node: {node or 'none is wrong by itself'}",
-            "As a test:",
-            "",
-            pasted(function, options),
         ]
         return "\n".join(lines)
 
-    return GradientError(check, f"{function.name}: {TITLES[check]}", blame, rest)
+    return GradientError(check, f"{function.name}: {TITLES[check]}", blame, rest, lambda: pasted(function, options))
 
 
 def _number(number: Any) -> str:

@@ -3,85 +3,41 @@
 from __future__ import annotations
 
 import ast
-import base64
-import builtins
 import contextlib
-import dataclasses
 import inspect
 import re
 import textwrap
 import types
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from gradloom.testing.arguments import is_array, taken_apart
+from gradloom.testing.literals import NoLiteralError, literal
 from gradloom.testing.problem import Function
 
-LINE = 80
-"""Characters up to which an array stays on one line."""
-
-WRITTEN_OUT = 200
-"""Elements of the largest array that is written number by number."""
+END = "# End of the test."
+"""The last line: what others print behind it, hypothesis for example, is no code."""
 
 
 def pasted(function: Function, options: Mapping[str, Any]) -> str:
-    """Return a module with one test, which makes the failing check again."""
-    imports = {"import numpy as np", "from gradloom.testing import check_gradients"}
-    source, name = _source(function.python, imports)
-    values = _values(function)
-    literals = [literal(value, imports) for value in values]
+    """Return a module with one test, which makes the failing check again.
+
+    What cannot be written, a lambda or a layer that was made elsewhere, is `...` there, and listed in the first lines.
+    """
+    module = _Module()
+    name = module.function(function.python)
+    arguments = [module.literal(value, f"argument {at}") for at, value in enumerate(_values(function))]
     changed = [f"{key}={value!r}" for key, value in options.items() if _DEFAULTS.get(key) != value]
-    call = ",\n        ".join([name, *literals, *changed])
-    test = f"def test_{re.sub('[^0-9A-Za-z_]', '_', function.name)}():\n    check_gradients(\n        {call},\n    )"
-    return "\n".join([*sorted(imports, key=lambda line: (line.startswith("from"), line)), "", "", source + test])
+    call = ",\n        ".join([name, *arguments, *changed])
+    test = re.sub("[^0-9A-Za-z_]", "_", function.name.removeprefix("test_"))
+    lines = [f"def test_{test}():", *module.weights(function, name), f"    check_gradients(\n        {call},\n    )"]
+    fill_in = [f"# Fill in {name}: {what}" for name, what in module.missing.items()]
+    imports = sorted(module.imports, key=lambda line: (line.startswith("from"), line))
+    blocks = [*module.parts.values(), "\n".join(lines)]
+    return "\n".join([*fill_in, *imports, "", "", "\n\n\n".join(blocks), "", "", END])
 
 
 _DEFAULTS = {"order": 2, "kinks": "avoid", "seed": 0}
-
-
-def literal(value: Any, imports: set[str]) -> str:
-    """Return an expression for a value; `imports` gets the lines that it needs."""
-    if isinstance(value, np.ndarray | np.generic):
-        return _array(np.asarray(value), imports)
-    if isinstance(value, type | types.FunctionType):
-        imports.add(f"import {value.__module__}")
-        return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key!r}: {literal(part, imports)}" for key, part in value.items()) + "}"
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        inside = ", ".join(literal(part, imports) for part in value)
-        if isinstance(value, list):
-            return f"[{inside}]"
-        return f"({inside},)" if len(value) == 1 else f"({inside})"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        cls = type(value)
-        imports.add(
-            f"from {cls.__module__.removesuffix('.strategies').removesuffix('.layer_strategies')} import {cls.__name__}"
-        )
-        fields = [field.name for field in dataclasses.fields(value) if field.init]
-        return f"{cls.__name__}({', '.join(f'{name}={literal(getattr(value, name), imports)}' for name in fields)})"
-    return repr(value)
-
-
-def _array(array: np.ndarray, imports: set[str]) -> str:
-    if not array.size:
-        return f"np.zeros({array.shape}, {array.dtype.name!r})"
-    if array.size > WRITTEN_OUT or array.dtype.name == "bfloat16":
-        imports |= {"import base64", "import zlib"}
-        if array.dtype.name == "bfloat16":
-            imports.add("import ml_dtypes")
-        text = base64.b85encode(zlib.compress(array.tobytes(), 9)).decode()
-        packed = f"zlib.decompress(base64.b85decode({text!r}))"
-        return f"np.frombuffer({packed}, {array.dtype.name!r}).reshape({array.shape})"
-    text = np.array2string(array, separator=", ", threshold=WRITTEN_OUT + 1, floatmode="unique", max_line_width=10**6)
-    text = re.sub(r"\b(nan|inf)\b", r"np.\1", re.sub(r"\s+", " ", text))
-    text = text.replace("[ ", "[").replace(" ,", ",").replace(" ]", "]")
-    if len(text) > LINE:
-        text = re.sub(r"\], (?=\[)", "],\n            ", text)
-    return f"np.array({text}, {array.dtype.name!r})"
 
 
 def _values(function: Function) -> list[Any]:
@@ -94,48 +50,123 @@ def _values(function: Function) -> list[Any]:
     return values
 
 
-def _source(f: Callable[..., Any], imports: set[str]) -> tuple[str, str]:
-    """The text of a function and of what it uses of its own module, and what it is called there."""
-    definition = _definition(f)
-    if definition is None:
-        return _elsewhere(f, imports)
-    parts: dict[str, str] = {}
-    _collect(f, definition, parts, imports)
-    return "\n\n\n".join(parts.values()) + "\n\n\n", definition.name
+class _Module:
+    """The text of a module: its imports, then functions and values after what they use, by name.
+
+    missing: what could not be written, by name, and what it was.
+    """
+
+    def __init__(self) -> None:
+        self.imports = {"import numpy as np", "from gradloom.testing import check_gradients"}
+        self.parts: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
+
+    def function(self, f: Callable[..., Any]) -> str:
+        """Add the function that is checked, with what it uses of its own module, and return what it is called here."""
+        definition = _definition(f)
+        if definition is not None:
+            # pytest would take a function called test_… for a test.
+            self._collect(f, definition, _untested(definition.name))
+            return _untested(definition.name)
+        name, module = getattr(f, "__qualname__", ""), getattr(f, "__module__", "")
+        if name.isidentifier() and module not in ("", "__main__"):
+            new = _untested(name)
+            self.imports.add(f"from {module} import {name}" + ("" if new == name else f" as {new}"))
+            return new
+        self._leave_out("f", f"the function that was checked, {_described(f)}")
+        return "f"
+
+    def literal(self, value: Any, what: str) -> str:
+        """A value as an expression, `...` for one that has none."""
+        try:
+            return literal(value, self.imports)
+        except NoLiteralError as error:
+            self.missing[what] = f"it was {error}"
+            return "..."
+
+    def weights(self, function: Function, name: str) -> list[str]:
+        """The lines that give a layer the weights with which it failed."""
+        arrays = list(function.arrays.values())[len(function.arrays) - len(function.weights) :]
+        if not arrays:
+            return []
+        rows = "".join(f"        {literal(array, self.imports)},\n" for array in arrays)
+        return [
+            f"    weights = [\n{rows}    ]",
+            f"    for variable, array in zip({name}.trainable_weights, weights, strict=True):",
+            "        variable.assign(array)",
+        ]
+
+    def _leave_out(self, name: str, what: str) -> None:
+        self.missing[name] = what
+        self.parts[name] = f"{name} = ..."
+
+    def _collect(self, f: Any, definition: ast.FunctionDef, name: str) -> None:
+        """Add a function, after what it uses."""
+        self.parts[definition.name] = ""  # it may use itself
+        function = inspect.unwrap(f)
+        self._write_out_defaults(function, definition)
+        around = {**function.__globals__, **_enclosed(function)}
+        outside = {used.id for part in _run_at_definition(definition) for used in _names(part)}
+        inside = set(_names_in(function.__code__))
+        for used in _names(definition):
+            if used.id in around and (used.id in outside or used.id in inside):
+                self._add(used.id, around[used.id], function)
+        del self.parts[definition.name]
+        if name != definition.name:
+            for used in _names(definition):
+                used.id = name if used.id == definition.name else used.id
+            definition.name = name
+        self.parts[name] = ast.unparse(definition)
+
+    def _write_out_defaults(self, function: types.FunctionType, definition: ast.FunctionDef) -> None:
+        """Put literals in the place of default arguments: names in them are those of the place of definition."""
+        for at, value in enumerate(function.__defaults__ or ()):
+            with contextlib.suppress(NoLiteralError):
+                definition.args.defaults[at] = ast.parse(literal(value, self.imports), mode="eval").body
+        for at, argument in enumerate(definition.args.kwonlyargs):
+            if argument.arg in (function.__kwdefaults__ or {}):
+                with contextlib.suppress(NoLiteralError):
+                    text = literal(function.__kwdefaults__[argument.arg], self.imports)
+                    definition.args.kw_defaults[at] = ast.parse(text, mode="eval").body
+
+    def _add(self, name: str, value: Any, user: types.FunctionType) -> None:
+        """Add what a name stands for: an import, another function of the same module, a value as a literal."""
+        if name in self.parts:
+            return
+        module = getattr(value, "__module__", None)
+        if isinstance(value, types.ModuleType):
+            self.imports.add(f"import {value.__name__}" + ("" if value.__name__ == name else f" as {name}"))
+            return
+        definition = _definition(value) if module == user.__module__ else None
+        if definition is not None and definition.name == name:
+            self._collect(value, definition, name)
+        elif getattr(value, "__qualname__", None) == name and module not in (None, "__main__"):
+            self.imports.add(f"from {module} import {name}")
+        else:
+            try:
+                self.parts[name] = f"{name} = {literal(value, self.imports)}"
+            except NoLiteralError:
+                self._leave_out(name, f"{_described(value)}, as where {user.__qualname__} is defined")
 
 
-def _collect(f: Any, definition: ast.FunctionDef, parts: dict[str, str], imports: set[str]) -> None:
-    """Add a function, after what it uses."""
-    parts[definition.name] = ""
-    for decorator in definition.decorator_list:
-        for name in {node.id for node in ast.walk(decorator) if isinstance(node, ast.Name)}:
-            _add(name, getattr(inspect.unwrap(f), "__globals__", {}).get(name), f, parts, imports)
-    for name, value in _used(f).items():
-        _add(name, value, f, parts, imports)
-    del parts[definition.name]
-    parts[definition.name] = ast.unparse(definition)
+def _untested(name: str) -> str:
+    return f"checked_{name.removeprefix('test_')}" if name.startswith("test") else name
 
 
-def _add(name: str, value: Any, f: Any, parts: dict[str, str], imports: set[str]) -> None:
-    """Add what a name stands for: an import, another function of the same module, a value as a literal."""
-    if name in parts:
-        return
-    if isinstance(value, types.ModuleType):
-        imports.add(f"import {value.__name__}" + ("" if value.__name__ == name else f" as {name}"))
-        return
-    definition = _definition(value) if getattr(value, "__module__", None) == inspect.unwrap(f).__module__ else None
-    if definition is not None and definition.name == name:
-        _collect(value, definition, parts, imports)
-    elif getattr(value, "__qualname__", None) == name and getattr(value, "__module__", None) not in (None, "__main__"):
-        imports.add(f"from {value.__module__} import {name}")
-    elif isinstance(value, int | float | str | np.ndarray | tuple):
-        parts[name] = f"{name} = {literal(value, imports)}"
-    else:
-        parts[name] = f"# {name}: as where {inspect.unwrap(f).__qualname__} is defined"
+def _described(value: Any) -> str:
+    """What something is, and where it was made, if that is known."""
+    source = getattr(value, "source", None)
+    function = inspect.unwrap(value) if callable(value) else value
+    code = getattr(function, "__code__", None)
+    place = f" at {code.co_filename}:{code.co_firstlineno}" if code else f" at {source}" if source else ""
+    return (getattr(value, "__qualname__", "") or repr(value).splitlines()[0]) + place
 
 
 def _definition(f: Any) -> ast.FunctionDef | None:
-    """The definition of a function, without the decorator `gradient_property`; None for a lambda, or if unknown."""
+    """The definition of a function, without annotations and what makes a test of it; None for a lambda, or if unknown.
+
+    Annotations may name what only type checkers see.
+    """
     function = inspect.unwrap(f) if callable(f) else f
     if not isinstance(function, types.FunctionType):
         return None
@@ -147,35 +178,41 @@ def _definition(f: Any) -> ast.FunctionDef | None:
     if definition is None or definition.name != function.__name__:
         return None
     definition.decorator_list = [
-        decorator for decorator in definition.decorator_list if "gradient_property" not in ast.unparse(decorator)
+        decorator
+        for decorator in definition.decorator_list
+        if not any(test in ast.unparse(decorator) for test in ("gradient_property", "pytest."))
     ]
+    for node in ast.walk(definition):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
     return definition
 
 
-def _elsewhere(f: Callable[..., Any], imports: set[str]) -> tuple[str, str]:
-    name, module = getattr(f, "__qualname__", ""), getattr(f, "__module__", "")
-    if name.isidentifier() and module not in ("", "__main__"):
-        imports.add(f"from {module} import {name}")
-        return "", name
-    return f"# f: the function that was checked ({name or f!r})\n", "f"
+def _run_at_definition(definition: ast.FunctionDef) -> Iterator[ast.expr]:
+    yield from definition.decorator_list
+    yield from definition.args.defaults
+    yield from (default for default in definition.args.kw_defaults if default is not None)
 
 
-def _used(f: Callable[..., Any]) -> dict[str, Any]:
-    """The names that a function takes from its surroundings, and what they stand for."""
-    function = inspect.unwrap(f)
-    if not isinstance(function, types.FunctionType):
-        return {}
-    codes = [function.__code__]
-    names: dict[str, None] = {}
-    for code in codes:
-        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-        names |= dict.fromkeys(code.co_names)
-    used = {
-        name: function.__globals__[name]
-        for name in names
-        if name in function.__globals__ and not hasattr(builtins, name)
-    }
+def _names(node: ast.AST) -> list[ast.Name]:
+    return [part for part in ast.walk(node) if isinstance(part, ast.Name)]
+
+
+def _names_in(code: types.CodeType) -> Iterable[str]:
+    """The names that code, and functions in it, take from outside."""
+    yield from code.co_names
+    yield from code.co_freevars
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)
+
+
+def _enclosed(function: types.FunctionType) -> dict[str, Any]:
+    """The variables of the functions around a function."""
+    found = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # a cell may still be empty
-            used[name] = cell.cell_contents
-    return used
+            found[name] = cell.cell_contents
+    return found

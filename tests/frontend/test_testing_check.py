@@ -272,31 +272,6 @@ def test_arguments_are_checked() -> None:
         check_gradients(3, X)  # type: ignore[arg-type]
 
 
-def test_the_message_is_a_test_that_fails_in_the_same_way() -> None:
-    error = caught(scaled_twice, X.astype(np.float32), 3)
-    code = str(error).split("As a test:\n")[1]
-    names: dict[str, Any] = {}
-    exec(compile(code, "pasted.py", "exec"), names)
-    with pytest.raises(GradientError) as again:
-        names["test_scaled_twice"]()
-    assert again.value.args == error.args and again.value.check == error.check
-    assert "FACTOR = 0.5" in code and "def halved" in code
-
-
-FACTOR = 0.5
-
-
-@ops.custom_gradient
-def halved(x: Any) -> Any:
-    return x * FACTOR, lambda upstream: upstream
-
-
-def scaled_twice(x: Any, times: int) -> Any:
-    for _ in range(times):
-        x = halved(x)
-    return x
-
-
 def test_records_know_how_near_a_check_came() -> None:
     checks = Checks("f")
     checks.add("gradient", 0.5, 2.0)

@@ -58,6 +58,16 @@ def test_properties_of_any_name_are_collected(tmp_path: Path) -> None:
     assert "First wrong node: " in result.stdout and "np.array([0., 0.], 'float32')" in result.stdout
 
 
+def test_the_test_to_paste_is_printed_as_it_is(tmp_path: Path) -> None:
+    result = run(tmp_path, PROPERTIES)
+    code = result.stdout.split("the failing check as a test")[1].split("\n", 1)[1].split("# End of the test.")[0]
+    assert "def checked_wrong(x):" in code
+    pasted = run(tmp_path, code)
+    assert "1 failed" in pasted.stdout and "GradientError: checked_wrong: " in pasted.stdout, pasted.stdout
+    # How it was checked is nothing that the test is about.
+    assert "testing/check.py" not in result.stdout + pasted.stdout
+
+
 def test_other_tests_load_nothing(tmp_path: Path) -> None:
     result = run(tmp_path, ORDINARY)
     assert "1 passed" in result.stdout, result.stdout

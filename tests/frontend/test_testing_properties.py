@@ -20,7 +20,6 @@ from gradloom.testing import (
     GradientError,
     LayerCall,
     Pooling,
-    check_gradients,
     convolution,
     gradient_property,
     layers,
@@ -165,19 +164,6 @@ def test_a_wrong_layer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     error = failing(lambda call: call(), call=layers(gl.layers.Dense), max_examples=2, order=1)
     assert "= matmul" in error.node and "dense" in error.node
     assert "LayerCall(layer=gradloom.layers.dense.Dense, config={'units': 1" in str(error)
-
-
-def test_a_layer_can_be_pasted() -> None:
-    wrong = gl.ops.custom_gradient(lambda x: (x * 1.0, lambda upstream: upstream * 2.0))
-    x, kernel = np.ones((1, 2), np.float32), np.ones((2, 1), np.float32)
-    call = LayerCall(gl.layers.Dense, {"units": 1, "use_bias": False}, x, [kernel])
-    with pytest.raises(GradientError) as error:
-        check_gradients(lambda call: wrong(call()), call)
-    code = str(error.value).split("As a test:\n")[1]
-    names: dict[str, Any] = {}
-    # A lambda has no text of its own.
-    exec(compile(code.replace("# f: ", "f = lambda call: call()  # "), "pasted.py", "exec"), names)
-    names["test_function"]()
 
 
 @pytest.mark.parametrize("kinks", ["convention", "interval"])
