@@ -26,18 +26,19 @@ def gradient_property(
     max_examples: int = 25,
     compiled_examples: int = COMPILED_EXAMPLES,
     **strategies: Any,
-) -> Callable[[Callable[..., Any]], Callable[[], None]]:
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Turn a function into a test of its gradients; a decorator.
 
         @gradient_property(x=tensor("N", "D"), w=tensor("D", "M"), order=2)
         def affine_relu(x, w):
             return gl.ops.relu(x @ w)
 
-    The test has the function's name and no arguments. pytest collects it under any name, as its plugin does here. It
+    The test has the function's name, and as arguments those parameters that have neither strategy nor default: `self`,
+    or what `pytest.mark.parametrize` and fixtures supply. Without such it has none. pytest collects it under any name, as its plugin does here. It
     raises `GradientError` for the simplest arguments found at which a check fails: first shapes are made simple, then
     values. Arguments at which the function is not finite are drawn anew.
 
-    strategies: one for each parameter: `tensor(…)`, or any strategy of hypothesis; what it draws is passed to
+    strategies: by parameters' names: `tensor(…)`, or any strategy of hypothesis; what it draws is passed to
         `check_gradients` in the parameters' order.
     order, kinks: as for `check_gradients`.
     max_examples: how many arguments are tried; compiled_examples: how many more with compiled code, too.
@@ -45,47 +46,62 @@ def gradient_property(
     Settings are those of hypothesis's profile; where `CI` is set and no profile was chosen, `PROFILE`.
     """
 
-    def decorate(f: Callable[..., Any]) -> Callable[[], None]:
-        names = _ordered(f, strategies)
+    def decorate(f: Callable[..., Any]) -> Callable[..., None]:
+        parameters = _parameters(f, strategies)
+        others = inspect.Signature([p for p in parameters if p.name not in strategies and p.default is p.empty])
+        passed = [p for p in parameters if p.name in strategies or p.name in others.parameters]
+        last = parameters.index(passed[-1]) + 1
 
-        def run(count: int, compiled: bool) -> None:
+        def run(count: int, compiled: bool, given: Mapping[str, Any]) -> None:
             hypothesis = import_hypothesis()
 
             @property_settings(count)  # type: ignore[untyped-decorator]
             @hypothesis.given(hypothesis.strategies.composite(_arguments)(strategies))  # type: ignore[untyped-decorator]
             def attempt(arguments: Mapping[str, Any]) -> None:
+                values = {**arguments, **given}
+                in_order = [values.get(parameter.name, parameter.default) for parameter in parameters[:last]]
                 try:
-                    check_gradients(
-                        f, *(arguments[name] for name in names), order=order, kinks=kinks, compiled=compiled
-                    )
+                    check_gradients(f, *in_order, order=order, kinks=kinks, compiled=compiled)
                 except NotFiniteError:
                     hypothesis.reject()
 
             attempt.hypothesis.inner_test.__name__ = function_name(f)
             attempt()
 
-        def test() -> None:
-            run(max_examples, compiled=False)
+        def test(*args: Any, **kwargs: Any) -> None:
+            given = others.bind(*args, **kwargs).arguments
+            run(max_examples, compiled=False, given=given)
             if compiled_examples:
-                run(compiled_examples, compiled=True)
+                run(compiled_examples, compiled=True, given=given)
 
+        test.__dict__.update(f.__dict__)
         test.__name__, test.__qualname__ = f.__name__, f.__qualname__
         test.__doc__, test.__module__ = f.__doc__, f.__module__
+        test.__signature__ = others  # type: ignore[attr-defined]
         test.gradient_property = f  # type: ignore[attr-defined]
         return test
 
     return decorate
 
 
-def _ordered(f: Callable[..., Any], strategies: Mapping[str, Any]) -> list[str]:
-    """The parameters in order; each must have a strategy, and each strategy a parameter."""
-    names = list(inspect.signature(f).parameters)
-    if set(names) != set(strategies):
+def _parameters(f: Callable[..., Any], strategies: Mapping[str, Any]) -> list[inspect.Parameter]:
+    """The parameters in order; each strategy must be one, and have a parameter."""
+    for name, strategy in strategies.items():
+        if not isinstance(strategy, Tensor) and not hasattr(strategy, "flatmap"):
+            raise TypeError(
+                f'gradient_property: Expected {name} as a strategy: tensor("N", "D"), or one of hypothesis. '
+                f"Received: {name}={strategy!r}"
+            )
+    parameters = list(inspect.signature(f).parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    names = [p.name for p in positional]
+    unknown = [name for name in strategies if name not in names]
+    if unknown or not strategies:
         raise TypeError(
-            f"gradient_property: Expected a strategy for each parameter of {f.__name__}: {', '.join(names)}. "
+            f"gradient_property: Expected strategies for positional parameters of {f.__name__}: {', '.join(names)}. "
             f"Received: {', '.join(strategies) or 'none'}"
         )
-    return names
+    return positional
 
 
 def _arguments(draw: Callable[[Any], Any], strategies: Mapping[str, Any]) -> dict[str, Any]:

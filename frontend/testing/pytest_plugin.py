@@ -22,11 +22,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         import gradloom.testing.profiles  # noqa: F401 - registers it
 
 
-def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: Any) -> pytest.Item | None:
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: Any) -> list[pytest.Item] | None:
     """Collect gradient properties of any name; those called `test_…` are collected anyway."""
     if isinstance(obj, FunctionType) and "gradient_property" in obj.__dict__ and not collector.funcnamefilter(name):
-        item: pytest.Item = pytest.Function.from_parent(collector, name=name)
-        return item
+        # As pytest makes them of functions called `test_…`: one for each set of parameters.
+        return list(collector._genfunctions(name, obj))
     return None
 
 
@@ -36,7 +36,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Print the test that a wrong gradient comes with once more, as it is: in messages, "E" stands before each line."""
     report = yield
-    error = None if call.excinfo is None else call.excinfo.value
+    error: Any = None if call.excinfo is None else call.excinfo.value
     if type(error).__module__ == "gradloom.testing.errors" and hasattr(error, "snippet"):
         report.sections.append(("the failing check as a test", error.snippet))
     return report

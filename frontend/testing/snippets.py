@@ -123,10 +123,11 @@ class _Module:
         for at, value in enumerate(function.__defaults__ or ()):
             with contextlib.suppress(NoLiteralError):
                 definition.args.defaults[at] = ast.parse(literal(value, self.imports), mode="eval").body
+        by_keyword = function.__kwdefaults__ or {}
         for at, argument in enumerate(definition.args.kwonlyargs):
-            if argument.arg in (function.__kwdefaults__ or {}):
+            if argument.arg in by_keyword:
                 with contextlib.suppress(NoLiteralError):
-                    text = literal(function.__kwdefaults__[argument.arg], self.imports)
+                    text = literal(by_keyword[argument.arg], self.imports)
                     definition.args.kw_defaults[at] = ast.parse(text, mode="eval").body
 
     def _add(self, name: str, value: Any, user: types.FunctionType) -> None:

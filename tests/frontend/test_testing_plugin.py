@@ -12,11 +12,17 @@ PLUGIN = "gradloom.testing.pytest_plugin"
 
 PROPERTIES = """
 import gradloom as gl
+import pytest
 from gradloom.testing import gradient_property, tensor
 
 @gradient_property(x=tensor("N"), max_examples=2, compiled_examples=0)
 def relu_of_anything(x):
     return gl.ops.relu(x)
+
+@pytest.mark.parametrize("factor", [2, 3])
+@gradient_property(x=tensor("N"), max_examples=2, compiled_examples=0)
+def multiple(x, factor):
+    return x * factor
 
 class TestGroup:
     def test_a_method(self):
@@ -53,7 +59,8 @@ def test_properties_of_any_name_are_collected(tmp_path: Path) -> None:
     assert "PASSED test_module.py::relu_of_anything" in result.stdout
     assert "FAILED test_module.py::test_wrong" in result.stdout
     assert "helper_that_is_no_test" not in result.stdout
-    assert "2 passed" in result.stdout and "1 failed" in result.stdout
+    assert "PASSED test_module.py::multiple[3]" in result.stdout
+    assert "4 passed" in result.stdout and "1 failed" in result.stdout
     # The message is there, with the simplest values.
     assert "First wrong node: " in result.stdout and "np.array([0., 0.], 'float32')" in result.stdout
 

@@ -205,11 +205,44 @@ def test_points_without_a_value_are_drawn_anew() -> None:
 
 
 def test_strategies_and_parameters_must_fit() -> None:
-    with pytest.raises(TypeError, match="a strategy for each parameter of f: x, y. Received: x, z"):
+    with pytest.raises(TypeError, match="strategies for positional parameters of f: x, y. Received: x, z"):
 
         @gradient_property(x=tensor("N"), z=tensor("N"))
         def f(x: Any, y: Any) -> Any:
             return x + y
+
+
+@pytest.mark.parametrize("strategy", [np.zeros(3), ("N", "D"), 3])
+def test_what_is_no_strategy_is_refused(strategy: Any) -> None:
+    with pytest.raises(TypeError, match="Expected x as a strategy"):
+        gradient_property(x=strategy)(lambda x: x)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@gradient_property(x=tensor("N", 2), order=1, max_examples=3, compiled_examples=0)
+def test_other_parameters_are_passed_on(x: Any, axis: int, scale: float = 2.0) -> Any:
+    assert axis in (0, 1) and scale == 2.0 and isinstance(scale, float)
+    return ops.sum(x * x, axis=axis) * scale
+
+
+class TestMethods:
+    power = 2
+
+    @gradient_property(x=tensor(3), order=1, max_examples=2, compiled_examples=0)
+    def test_a_method(self, x: Any) -> Any:
+        return x**self.power
+
+
+def test_wrong_ones_with_other_parameters_fail() -> None:
+    @gradient_property(x=tensor(2), order=1, max_examples=2, compiled_examples=0)
+    def times(x: Any, count: int) -> Any:
+        return wrong_above_one(x + 2.0) * count
+
+    assert list(inspect.signature(times).parameters) == ["count"]
+    with pytest.raises(GradientError, match="order=1"):
+        times(3)
+    with pytest.raises(TypeError, match="count"):
+        times()
 
 
 def test_the_profile_is_taken_in_ci_unless_another_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
