@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gradloom.compiler.ir import Value
+from gradloom.compiler.ir import Input, Value
 from gradloom.testing import kinks as kinked
 from gradloom.testing.blame import first_wrong_gradient, where
 from gradloom.testing.compiled import check_compiled
 from gradloom.testing.differences import central, one_sided
-from gradloom.testing.errors import NotFiniteError
+from gradloom.testing.errors import GradientError, NotFiniteError
 from gradloom.testing.evaluation import needed, run, wide
 from gradloom.testing.functions import checked_function
 from gradloom.testing.problem import Function, Point, Problem, build, label, signed
@@ -72,7 +72,11 @@ def check_gradients(
     check.derivatives()
     check.adjoint()
     if compiled:
-        check_compiled(function, order, point, seed, check.checks, check.options)
+        try:
+            check_compiled(function, order, point, seed, check.checks, check.options)
+        except GradientError as error:
+            _require_same(function, problem, point, seed, error)
+            raise
     return check.checks
 
 
@@ -270,6 +274,18 @@ class Check:
         return True
 
 
+def _require_same(function: Function, problem: Problem, point: Point, seed: int, error: GradientError) -> None:
+    """Raise `TypeError` if the function computes something else when it is traced once more."""
+    again = build(function, 1, wide=True)
+    other = again.point(function.arrays, seed)
+    for old, new in zip(problem.outputs, again.outputs, strict=True):
+        if not np.array_equal(point.values[old], other.values[new], equal_nan=True):
+            raise TypeError(
+                f"{function.name}: Expected a function that computes the same whenever it is traced. Received: one "
+                "that is random; draw outside of it, or let it drop nothing (training=False)"
+            ) from error
+
+
 def _require_finite(function: Function, problem: Problem, point: Point) -> None:
     for output in problem.outputs:
         if not np.isfinite(wide(point.values[output])).all():
@@ -277,9 +293,9 @@ def _require_finite(function: Function, problem: Problem, point: Point) -> None:
                 (v for v in problem.forward if v.dtype.is_float and not np.isfinite(wide(point.values[v])).all()),
                 output,
             )
+            what = f"argument {label(first)!r}" if isinstance(first.op, Input) else where(first)
             raise NotFiniteError(
-                f"{function.name}: Expected arrays at which it is finite. Received: arrays at which "
-                f"{where(first)} is not"
+                f"{function.name}: Expected arrays at which it is finite. Received: arrays at which {what} is not"
             )
 
 

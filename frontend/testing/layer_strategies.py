@@ -59,6 +59,8 @@ def layers(*kinds: type[Layer], dtype: str = "float32") -> Any:
 
     Gradients are checked by the layer's input and by all of its trainable weights.
     """
+    if others := [repr(kind) for kind in kinds if not isinstance(kind, type)]:
+        raise TypeError(f"layers: Expected classes of layers. Received: {', '.join(others)}")
     unknown = [kind.__name__ for kind in kinds if kind not in _CASES]
     if unknown:
         known = ", ".join(sorted(kind.__name__ for kind in _CASES))

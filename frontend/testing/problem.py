@@ -6,6 +6,7 @@ function's arguments it has inputs for a cotangent of each result and for direct
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -128,7 +129,7 @@ def build(function: Function, order: int, wide: bool) -> Problem:
     with Trace(graph) as trace:
         arguments = [graph.input(name, _type(array)) for name, array in function.arrays.items()]
         inputs = [value for value in arguments if value.dtype.is_float]
-        leaves, structure = flatten(function.call(arguments))
+        leaves, structure = flatten(_called(function, arguments))
         results = [ops.as_value(leaf) for leaf in leaves]
         names = distinct(leaf_names(structure, "result"))
         for name, value in zip(names, results, strict=True):
@@ -152,6 +153,19 @@ def build(function: Function, order: int, wide: bool) -> Problem:
             for value, by in zip(derivative, inputs, strict=True):
                 graph.output(f"gradient of order {number} by {label(by)!r}", value)
     return Problem(graph, inputs, outputs, cotangents, directions, levels, derivatives, along, trace)
+
+
+def _called(function: Function, arguments: Sequence[Value]) -> Any:
+    try:
+        return function.call(arguments)
+    except TypeError as error:
+        # What NumPy and Python say of an operand that is no number does not tell why it is none.
+        if re.search(r"not '?Value|'Value' does not support", str(error)):
+            error.add_note(
+                f"{function.name}: Expected functions of gl.ops, gl.ops.tanh for np.tanh, and no float(x): its "
+                "arguments are symbolic values, as in gl.function"
+            )
+        raise
 
 
 def derivative_along(gradient: Sequence[Value], direction: Sequence[Value], cotangents: Sequence[Value]) -> list[Value]:

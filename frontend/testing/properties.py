@@ -34,9 +34,9 @@ def gradient_property(
             return gl.ops.relu(x @ w)
 
     The test has the function's name, and as arguments those parameters that have neither strategy nor default: `self`,
-    or what `pytest.mark.parametrize` and fixtures supply. Without such it has none. pytest collects it under any name, as its plugin does here. It
-    raises `GradientError` for the simplest arguments found at which a check fails: first shapes are made simple, then
-    values. Arguments at which the function is not finite are drawn anew.
+    or what `pytest.mark.parametrize` and fixtures supply. Without such it has none. pytest collects it under any name,
+    as its plugin does here. It raises `GradientError` for the simplest arguments found at which a check fails: first
+    shapes are made simple, then values. Arguments at which the function is not finite are drawn anew.
 
     strategies: by parameters' names: `tensor(…)`, or any strategy of hypothesis; what it draws is passed to
         `check_gradients` in the parameters' order.

@@ -59,8 +59,7 @@ class Tensor:
             else:
                 elements = st.integers(0 if dtype.kind == "unsigned" else -LARGEST, LARGEST)
         elif isinstance(elements, tuple):
-            low, high = elements
-            elements = st.integers(math.ceil(low * GRID), math.floor(high * GRID)).map(lambda n: n / GRID)
+            elements = _between(*elements)
         size = math.prod(shape)
         drawn = draw(st.lists(elements, min_size=size, max_size=size))
         return np.array(drawn, dtype.numpy).reshape(shape)
@@ -76,14 +75,38 @@ def tensor(
     """Return the strategy of an array of shape `dims`, for `gradient_property`.
 
     dims: names and numbers. A name has one size in all arguments of a function, from 0 to 4, so 0 and 1 too.
-    elements: a strategy, or the range that they are drawn from; by default from −3 to 3 in steps of 1/64.
+    elements: a strategy, or the range that they are drawn from; by default from −3 to 3. Steps are 1/64, in narrow
+        ranges finer.
     broadcastable: some axes get size 1 instead, and leading ones of size 1 may be missing.
     sizes: other bounds for names: `sizes={"N": (1, 8)}`; they hold if this argument is the first to have the name.
     """
     if any(not isinstance(dim, str | int) or (isinstance(dim, int) and dim < 0) for dim in dims):
         raise ValueError(f"tensor: Expected sizes as names or non-negative integers. Received: {dims}")
+    for name, bounds in (sizes or {}).items():
+        if name not in dims:
+            names = ", ".join(dim for dim in dims if isinstance(dim, str)) or "none"
+            raise ValueError(f"tensor: Expected sizes of names among {names}. Received: {name}")
+        if not _is_range(bounds) or bounds[0] < 0:
+            raise ValueError(f"tensor: Expected sizes as (least, most), {{{name!r}: (1, 8)}}. Received: {bounds!r}")
+    if elements is not None and not hasattr(elements, "flatmap") and not _is_range(elements):
+        raise ValueError(f"tensor: Expected elements as a strategy or (least, most). Received: {elements!r}")
     as_dtype(dtype)
     return Tensor(dims, dtype, elements, broadcastable, dict(sizes or {}))
+
+
+def _is_range(bounds: Any) -> bool:
+    return isinstance(bounds, tuple) and len(bounds) == 2 and bounds[0] <= bounds[1]
+
+
+def _between(low: float, high: float) -> Any:
+    """The strategy of numbers in a range, of which a grid fine enough has a few."""
+    st = import_hypothesis().strategies
+    if low == high:
+        return st.just(low)
+    grid = GRID
+    while (high - low) * grid < 4:
+        grid *= 2
+    return st.integers(math.ceil(low * grid), math.floor(high * grid)).map(lambda n: n / grid)
 
 
 def _leading_ones(shape: Sequence[int]) -> int:

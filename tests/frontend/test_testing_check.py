@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -270,6 +271,26 @@ def test_arguments_are_checked() -> None:
         check_gradients(lambda x: x * 2, np.arange(3))
     with pytest.raises(TypeError, match="Expected a function"):
         check_gradients(3, X)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("f", [lambda x: np.tanh(x), lambda x: float(x), lambda x: math.exp(x)])
+def test_functions_of_numbers_are_told_from_those_of_values(f: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError) as error:
+        check_gradients(f, X)
+    assert "Expected functions of gl.ops" in error.value.__notes__[0]
+
+
+def test_what_is_not_finite_is_named() -> None:
+    with pytest.raises(NotFiniteError, match="arrays at which argument 'y' is not"):
+        check_gradients(lambda x, y: x * y, X, np.array([np.nan, 1.0, 2.0, 3.0]))
+
+
+def test_random_functions_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(TypeError, match="Received: one that is random"):
+        check_gradients(lambda x: x * rng.random(), X.astype(np.float32), order=1)
+    with pytest.raises(TypeError, match="Received: one that is random"):
+        check_gradients(lambda x: gl.layers.Dropout(0.5)(x, training=True), X.astype(np.float32), order=1)
 
 
 def test_records_know_how_near_a_check_came() -> None:

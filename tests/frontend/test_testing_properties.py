@@ -129,6 +129,8 @@ def test_every_layer_with_a_gradient_is_drawn() -> None:
     assert kinds - others == set(_CASES)
     with pytest.raises(ValueError, match="Expected layers out of Activation, Add"):
         layers(gl.layers.Dropout)
+    with pytest.raises(TypeError, match="Expected classes of layers. Received: 'Dense'"):
+        layers("Dense")  # type: ignore[arg-type]
 
 
 def test_weights_of_layers_are_arguments() -> None:
@@ -212,17 +214,42 @@ def test_strategies_and_parameters_must_fit() -> None:
             return x + y
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sizes": {"N": 3}}, r"Expected sizes as \(least, most\)"),
+        ({"sizes": {"N": (3, 1)}}, r"Expected sizes as \(least, most\)"),
+        ({"sizes": {"M": (1, 2)}}, "Expected sizes of names among N. Received: M"),
+        ({"elements": (1.0, 0.0)}, r"Expected elements as a strategy or \(least, most\)"),
+        ({"elements": 3}, r"Expected elements as a strategy or \(least, most\)"),
+    ],
+)
+def test_bounds_of_tensors_must_be_bounds(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tensor("N", **options)
+
+
+def test_narrow_ranges_have_elements() -> None:
+    for low, high in ((0.001, 0.01), (0.1, 0.1), (-1e-6, 1e-6)):
+        arrays = [example["x"] for example in drawn(20, x=tensor(3, elements=(low, high), dtype="float64"))]
+        assert all(low <= x.min() and x.max() <= high for x in arrays)
+        assert low == high or len({x.tobytes() for x in arrays}) > 3
+
+
 @pytest.mark.parametrize("strategy", [np.zeros(3), ("N", "D"), 3])
 def test_what_is_no_strategy_is_refused(strategy: Any) -> None:
     with pytest.raises(TypeError, match="Expected x as a strategy"):
         gradient_property(x=strategy)(lambda x: x)
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-@gradient_property(x=tensor("N", 2), order=1, max_examples=3, compiled_examples=0)
-def test_other_parameters_are_passed_on(x: Any, axis: int, scale: float = 2.0) -> Any:
+def scaled_sum(x: Any, axis: int, scale: float = 2.0) -> Any:
     assert axis in (0, 1) and scale == 2.0 and isinstance(scale, float)
     return ops.sum(x * x, axis=axis) * scale
+
+
+test_other_parameters_are_passed_on = pytest.mark.parametrize("axis", [0, 1])(
+    gradient_property(x=tensor("N", 2), order=1, max_examples=3, compiled_examples=0)(scaled_sum)
+)
 
 
 class TestMethods:
