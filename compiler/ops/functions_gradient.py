@@ -9,7 +9,7 @@ from typing import Any
 from gradloom.compiler.errors import ShapeError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.ops.markers import CustomGradient, StopGradient
-from gradloom.compiler.ops.operands import TensorLike, as_value, broadcast, convert, graph_of
+from gradloom.compiler.ops.operands import TensorLike, as_value, broadcast, convert, graph_of, is_weak
 
 
 def stop_gradient(variable: TensorLike) -> Value:
@@ -50,10 +50,12 @@ def custom_gradient(f: Callable[..., tuple[Any, Callable[..., Any]]]) -> Callabl
 
 
 def _cotangent(returned: Any, operand: Value) -> Value:
-    """What `grad_fn` returned for an argument, as a value of its shape; a scalar stands for all elements."""
+    """What `grad_fn` returned for an argument, as a value of its shape; a Python number stands for all elements."""
     cotangent = as_value(returned, operand)
     cotangent = convert(cotangent, cotangent.dtype.arithmetic)
-    if cotangent.shape not in (operand.shape, ()):
+    if is_weak(returned):
+        return broadcast(cotangent, operand.shape)
+    if cotangent.shape != operand.shape:
         raise ShapeError(
             f"custom_gradient: expected a cotangent of its argument's shape {operand.shape}. "
             f"Received: shape {cotangent.shape}"

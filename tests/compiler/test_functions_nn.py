@@ -197,6 +197,18 @@ def test_custom_gradient_refuses_what_is_none() -> None:
         derivative(ops.custom_gradient(lambda x: (x, lambda upstream: (upstream, upstream))), 1.0)
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 3)])
+def test_custom_gradient_broadcasts_no_cotangent_of_another_shape(shape: tuple[int, ...]) -> None:
+    def by_x(x: Value, cotangent: Any) -> list[Value]:
+        return gradients([ops.custom_gradient(lambda x: (x * 2, lambda upstream: cotangent))(x)], [x])
+
+    with pytest.raises(ShapeError, match=r"a cotangent of its argument's shape \(3,\)"):
+        run(by_x, np.ones(3), np.ones(shape))
+    # A Python number has no shape that could be wrong.
+    (found,) = run(lambda x: by_x(x, 0.5), np.ones(3))
+    assert found.tolist() == [0.5, 0.5, 0.5]
+
+
 def test_custom_gradient_says_when_its_rule_is_gone() -> None:
     graph = Graph()
     x = graph.input("x", TensorType(F32, ()))
