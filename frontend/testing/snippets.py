@@ -107,7 +107,7 @@ class _Module:
         self._write_out_defaults(function, definition)
         around = {**function.__globals__, **_enclosed(function)}
         outside = {used.id for part in _run_at_definition(definition) for used in _names(part)}
-        inside = set(_names_in(function.__code__))
+        inside = {*function.__code__.co_freevars, *_globals_in(function.__code__)}
         for used in _names(definition):
             if used.id in around and (used.id in outside or used.id in inside):
                 self._add(used.id, around[used.id], function)
@@ -201,13 +201,12 @@ def _names(node: ast.AST) -> list[ast.Name]:
     return [part for part in ast.walk(node) if isinstance(part, ast.Name)]
 
 
-def _names_in(code: types.CodeType) -> Iterable[str]:
-    """The names that code, and functions in it, take from outside."""
+def _globals_in(code: types.CodeType) -> Iterable[str]:
+    """The names that code, and functions in it, take from their module (and those of attributes)."""
     yield from code.co_names
-    yield from code.co_freevars
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names_in(constant)
+            yield from _globals_in(constant)
 
 
 def _enclosed(function: types.FunctionType) -> dict[str, Any]:

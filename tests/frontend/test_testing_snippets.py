@@ -26,6 +26,7 @@ LOW = float("-inf")
 CONFIG = {"twice": [2.0, None], "names": ("a",), "bounds": {"low": -np.inf}}
 NOTHING = None
 DENSE = gl.layers.Dense(3)
+low = "a name that is a parameter elsewhere"
 
 
 @ops.custom_gradient
@@ -88,6 +89,14 @@ def test_what_is_pasted_fails_in_the_same_way(f: Callable[..., Any], args: tuple
         run(error.snippet)
     assert again.value.check == error.check
     assert "..." not in error.snippet and error.snippet in str(error)
+
+
+def test_parameters_are_not_taken_from_the_module() -> None:
+    def own(low: Any) -> Any:
+        wrong = ops.custom_gradient(lambda x: (x * 1.0, lambda upstream: upstream * 2.0 + 0.0 * low))
+        return wrong(low)
+
+    assert "low =" not in failing(own, X).snippet
 
 
 def test_behind_the_last_line_is_nothing_of_the_test() -> None:
