@@ -1,10 +1,9 @@
 """The pytest plugin: collects gradient properties, prints tests to paste, and makes a profile known.
 
-The command line may ask for that profile.
-
-Gradient properties take that profile by themselves where the environment variable `CI` is set and no other profile is
-chosen. Another one is chosen as always, by `--hypothesis-profile=NAME` or `hypothesis.settings.load_profile(NAME)` in a
-conftest.py; `--hypothesis-profile=gradloom-ci` gives this one to all tests.
+Gradient properties take the profile `gradloom-ci` by themselves where the environment variable `CI` is set and no
+other profile is chosen. Another one is chosen as always, by `--hypothesis-profile=NAME` or
+`hypothesis.settings.load_profile(NAME)` in a conftest.py; `--hypothesis-profile=gradloom-ci` gives this one to all
+tests.
 """
 
 from __future__ import annotations
