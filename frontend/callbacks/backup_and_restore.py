@@ -29,10 +29,11 @@ class BackupAndRestore(Callback):
     backup_dir: the folder, made if it is missing; each training needs its own. save_freq: "epoch", or after how many
         batches to save, and then Python comes back after every batch, which costs time.
     delete_checkpoint: whether to delete the file when training ends; where it stays, `fit` with the same `epochs` does
-        nothing more, and with more of them goes on.
+        nothing more, and with more of them goes on, unless `stop_training`, as `EarlyStopping` sets it, ended the
+        training: then it has ended.
     The file is replaced in one piece, with a checksum: at any moment it is the old one or the new one. Raises
-    `SavedFileError` before anything is changed if the file is damaged, or of another model, optimizer, number of
-    samples or batch size; OSError naming the file when it cannot be written, and then the old one is there.
+    `SavedFileError` before anything is changed if the file is damaged, or of another model, losses, optimizer,
+    number of samples or batch size; OSError naming the file when it cannot be written, and then the old one is there.
     """
 
     runs_last = True

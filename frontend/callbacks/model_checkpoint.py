@@ -84,7 +84,8 @@ class ModelCheckpoint(MonitorCallback):
     def observe(self, epoch: int, current: float, logs: Logs) -> None:
         if not self.is_better(current, self.best):
             if self.verbose:
-                print(f"Epoch {epoch + 1}: {self.monitor} {current:g} is not better than {self.best:g}")
+                best = "" if self.best is None else f" than {self.best:g}"
+                print(f"Epoch {epoch + 1}: {self.monitor} {current:g} is not better{best}")
             return
         self._save(epoch, logs)
         self.best = current

@@ -67,7 +67,7 @@ def load_model(
     ValueError for another suffix; OSError when the file cannot be opened.
     """
     _check_suffix(path, "load_model")
-    arrays, metadata = read_tensors(path)
+    arrays, metadata = read_tensors(path, checksum=True)
     if CONFIG not in metadata:
         raise SavedFileError(
             f"{os.fspath(path)}: Expected a file of model.save. Received: weights alone; load_weights reads them"
