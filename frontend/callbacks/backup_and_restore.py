@@ -54,10 +54,10 @@ class BackupAndRestore(Callback):
         return self.backup_dir / FILE
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        from gradloom.runtime.files import TEMPORARY
+        from gradloom.runtime.files import TEMPORARY, make_folder
         from gradloom.saving.checkpoint import Checkpoint
 
-        self.backup_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(self.backup_dir)
         for left in self.backup_dir.glob(f"{TEMPORARY}*"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
         if self.path.exists():

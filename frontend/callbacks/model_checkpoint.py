@@ -9,9 +9,7 @@ from typing import Any
 from gradloom.callbacks.callback import Logs
 from gradloom.callbacks.frequency import Frequency, SaveFrequency
 from gradloom.callbacks.monitor import MonitorCallback
-
-MODELS, WEIGHTS = (".gradloom",), (".safetensors", ".weights.h5")
-"""What names of files end in."""
+from gradloom.saving.suffixes import KERAS_WEIGHTS, MODEL, WEIGHTS
 
 
 class ModelCheckpoint(MonitorCallback):
@@ -44,7 +42,7 @@ class ModelCheckpoint(MonitorCallback):
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
-        endings = WEIGHTS if save_weights_only else MODELS
+        endings = (WEIGHTS, KERAS_WEIGHTS) if save_weights_only else (MODEL,)
         if not self.filepath.endswith(endings):
             raise ValueError(
                 f"Expected a filepath that ends in {' or '.join(endings)} with save_weights_only={save_weights_only}. "
@@ -91,6 +89,8 @@ class ModelCheckpoint(MonitorCallback):
         self.best = current
 
     def _save(self, epoch: int, logs: Mapping[str, Any]) -> None:
+        from gradloom.runtime.files import make_folder
+
         assert self.model is not None
         try:
             path = self.filepath.format(**{**logs, "epoch": epoch + 1})
@@ -100,8 +100,7 @@ class ModelCheckpoint(MonitorCallback):
                 f"ModelCheckpoint: Expected fields among {known} in filepath. "
                 f"Received: {error} in filepath={self.filepath!r}"
             ) from None
-        if folder := os.path.dirname(path):
-            os.makedirs(folder, exist_ok=True)
+        make_folder(os.path.dirname(path))
         if self.save_weights_only:
             self.model.save_weights(path)
         else:
