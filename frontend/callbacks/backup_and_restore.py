@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradloom.callbacks.callback import Callback, Logs
 from gradloom.callbacks.frequency import Frequency, SaveFrequency
+from gradloom.callbacks.state import entry
 
 if TYPE_CHECKING:
     from gradloom.training_run import TrainingRun
@@ -89,4 +90,4 @@ class BackupAndRestore(Callback):
         return {"batches": self._frequency.batches}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self._frequency.batches = state["batches"]
+        self._frequency.batches = entry(state, "batches", int)

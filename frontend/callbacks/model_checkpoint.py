@@ -9,6 +9,7 @@ from typing import Any
 from gradloom.callbacks.callback import Logs
 from gradloom.callbacks.frequency import Frequency, SaveFrequency
 from gradloom.callbacks.monitor import MonitorCallback
+from gradloom.callbacks.state import entry
 from gradloom.saving.suffixes import KERAS_WEIGHTS, MODEL, WEIGHTS
 
 
@@ -113,7 +114,7 @@ class ModelCheckpoint(MonitorCallback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         super().set_state(state)
-        self._frequency.batches = state["batches"]
+        self._frequency.batches = entry(state, "batches", int)
 
 
 class _AnyLogs(dict[str, Any]):

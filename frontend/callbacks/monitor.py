@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from numbers import Real
+from types import NoneType
 from typing import Any
 
 from gradloom.callbacks.callback import Callback, Logs
+from gradloom.callbacks.state import entry
 
 MODES = ("auto", "min", "max")
 
@@ -70,7 +73,7 @@ class MonitorCallback(Callback, ABC):
         return {"best": self.best}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self.best = state["best"]
+        self.best = entry(state, "best", Real, NoneType)
 
     def _later_names(self) -> list[str]:
         """The names that come with a validation, which may be due in other epochs only."""

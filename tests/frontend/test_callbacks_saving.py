@@ -121,12 +121,12 @@ class Interrupt(gl.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def everything(folder: Path, log: str) -> list[gl.callbacks.Callback]:
+def everything(folder: Path, log: str, monitor: str = "val_accuracy") -> list[gl.callbacks.Callback]:
     """A callback of each kind that has a state, or changes the model's."""
     return [
         gl.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
         gl.callbacks.ReduceLROnPlateau("loss", factor=0.7, patience=1, min_delta=0.05),
-        gl.callbacks.EarlyStopping("val_accuracy", patience=3, restore_best_weights=True),
+        gl.callbacks.EarlyStopping(monitor, patience=3, restore_best_weights=True),
         gl.callbacks.CSVLogger(folder / log),
         gl.callbacks.ModelCheckpoint(folder / f"{log}.safetensors", "loss", 0, True, True),
     ]
@@ -366,6 +366,29 @@ class Refusing(gl.callbacks.Callback):
 
     def set_state(self, state: Any) -> None:
         raise KeyError("something else")
+
+
+def test_states_of_another_type_change_nothing(tmp_path: Path) -> None:
+    backup, path = BackupAndRestore(tmp_path, delete_checkpoint=False), tmp_path / FILE
+    names = ["CSVLogger", "EarlyStopping", "History", "ModelCheckpoint", "ReduceLROnPlateau"]
+    run([*everything(tmp_path, "log", "loss"), backup], [2, 1])
+    arrays, metadata = read_tensors(path)
+    state = json.loads(metadata[KEY])
+    states = {name: entries["dict"] for name, entries in state["callbacks"]}
+    assert {*names, "BackupAndRestore"} == states.keys()
+    weights = states["EarlyStopping"]["best_weights"]
+    wrong = [(owner, key, "x") for owner, entries in states.items() for key in entries]
+    wrong += [("EarlyStopping", "best_weights", value) for value in (weights[:1], [1, 2], weights[::-1])]
+    wrong += [("History", "history", {"dict": {"loss": 1}}), ("CSVLogger", "keys", [["loss"]])]
+    for owner, key, value in wrong:
+        before, states[owner][key] = states[owner][key], value
+        write_tensors(path, arrays, {KEY: json.dumps(state)})
+        states[owner][key] = before
+        model = new_model()
+        untouched = bits(model)
+        with pytest.raises(SavedFileError, match=f"{FILE}: Expected states that the callbacks' set_state takes"):
+            run([*everything(tmp_path, "log", "loss"), backup], [2, 1, 1], model=model)
+        assert bits(model) == untouched, (owner, key)
 
 
 @pytest.mark.parametrize("save_freq", ["epoch", 1])
