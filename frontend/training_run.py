@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class TrainingRun:
     """The epochs of one `fit`, from where it begins, or from where another one was interrupted.
 
-    epoch: the one that is on, or comes next; how far it got is `training.batches`. logs: those of the last epoch.
+    epoch: the one that is on, or comes next; how far it got is `training.batches`. end: the one that is no longer
+    trained. logs: those of the last epoch.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class TrainingRun:
         self.epoch = epochs.start
         self.logs: dict[str, float] = {}
         self._testing = testing
-        self._end = epochs.stop
+        self.end = epochs.stop
         self._validation_freq = validation_freq
 
     def __deepcopy__(self, memo: dict[int, object]) -> None:
@@ -53,7 +54,7 @@ class TrainingRun:
         try:
             self.callbacks.call("on_train_begin", {})
             # An epoch that another run was interrupted in is finished, also if training is to stop after it.
-            while self.epoch < self._end and (self.training.batches or not self.model.stop_training):
+            while self.epoch < self.end and (self.training.batches or not self.model.stop_training):
                 self._run_epoch()
             self.callbacks.call("on_train_end", self.logs)
         finally:

@@ -22,8 +22,9 @@ def published(path: str | os.PathLike[str], mode: int = 0o666) -> Iterator[Binar
     """Write a file that appears under its name when the block ends: `with published(path) as file: file.write(…)`.
 
     What is written goes into a temporary file in the same folder; at the end it is synchronized with the disk, renamed
-    onto `path`, and the folder synchronized, too. If anything fails, or the block raises, the old file is untouched and
-    the temporary one gone. A symbolic link stays one: what it points to is replaced. A file that is replaced hands on
+    onto `path`, and the folder synchronized, too. If the block raises, or anything fails before the folder is, the old
+    file is untouched and the temporary one gone; if that fails, the new file is there, whole, and a power failure may
+    bring the old one back. A symbolic link stays one: what it points to is replaced. A file that is replaced hands on
     its permissions; a new one has `mode`, less the umask.
     Raises OSError naming `path`: before the block for a folder that is missing or cannot be written, and for a
     directory or a device in the way.
@@ -50,15 +51,28 @@ def put_in_place(file: BinaryIO, temporary: Path, target: Path) -> None:
     file.flush()
     os.fsync(file.fileno())
     os.replace(temporary, target)
-    folder = os.open(target.parent, os.O_RDONLY)
+    _synchronize(target.parent)
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder that is missing, and those that it is in: when this returns they are on the disk."""
+    path = Path(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _synchronize(folder.parent)
+
+
+def _synchronize(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     except OSError as error:
         # Some file systems have no such thing; they say so by these numbers.
         if error.errno not in _NO_FSYNC_OF_FOLDERS:
             raise
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def _permissions(target: Path) -> int | None:

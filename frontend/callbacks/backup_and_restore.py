@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradloom.callbacks.callback import Callback, Logs
 from gradloom.callbacks.frequency import Frequency, SaveFrequency
+from gradloom.callbacks.state import entry
 
 if TYPE_CHECKING:
     from gradloom.training_run import TrainingRun
@@ -29,10 +30,11 @@ class BackupAndRestore(Callback):
     backup_dir: the folder, made if it is missing; each training needs its own. save_freq: "epoch", or after how many
         batches to save, and then Python comes back after every batch, which costs time.
     delete_checkpoint: whether to delete the file when training ends; where it stays, `fit` with the same `epochs` does
-        nothing more, and with more of them goes on.
+        nothing more, and with more of them goes on, unless `stop_training`, as `EarlyStopping` sets it, ended the
+        training: then it has ended.
     The file is replaced in one piece, with a checksum: at any moment it is the old one or the new one. Raises
-    `SavedFileError` before anything is changed if the file is damaged, or of another model, optimizer, number of
-    samples or batch size; OSError naming the file when it cannot be written, and then the old one is there.
+    `SavedFileError` before anything is changed if the file is damaged, or of another model, losses, optimizer,
+    number of samples or batch size; OSError naming the file when it cannot be written, and then the old one is there.
     """
 
     runs_last = True
@@ -53,10 +55,10 @@ class BackupAndRestore(Callback):
         return self.backup_dir / FILE
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        from gradloom.runtime.files import TEMPORARY
+        from gradloom.runtime.files import TEMPORARY, make_folder
         from gradloom.saving.checkpoint import Checkpoint
 
-        self.backup_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(self.backup_dir)
         for left in self.backup_dir.glob(f"{TEMPORARY}*"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
         if self.path.exists():
@@ -88,4 +90,4 @@ class BackupAndRestore(Callback):
         return {"batches": self._frequency.batches}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self._frequency.batches = state["batches"]
+        self._frequency.batches = entry(state, "batches", int)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gradloom.callbacks.callback import HOOKS, Callback
@@ -67,11 +68,25 @@ class CallbackList:
     def set_states(self, states: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Give callbacks their states back: those of one class in order.
 
-        A callback that is new begins anew, and the state of one that is gone is passed over.
+        A callback that is new begins anew, and the state of one that is gone is passed over. What `set_state` raises is
+        raised when all callbacks have the states again that they had; one that cannot tell its state keeps the new one.
         """
+        before: list[tuple[Callback, dict[str, Any]]] = []
+        try:
+            for callback, state in self._owners(states):
+                with suppress(Exception):
+                    before.append((callback, callback.get_state()))
+                callback.set_state(state)
+        except Exception:
+            for callback, own in before:
+                with suppress(Exception):
+                    callback.set_state(own)
+            raise
+
+    def _owners(self, states: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[Callback, Mapping[str, Any]]]:
         waiting = list(self.callbacks)
         for name, state in states:
             callback = next((one for one in waiting if type(one).__name__ == name), None)
             if callback is not None:
                 waiting.remove(callback)
-                callback.set_state(state)
+                yield callback, state

@@ -6,9 +6,11 @@ import io
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from types import NoneType
 from typing import Any
 
 from gradloom.callbacks.callback import Callback, Logs
+from gradloom.callbacks.state import entry
 
 MISSING = "NA"
 """What stands for a value that an epoch does not have."""
@@ -81,7 +83,10 @@ class CSVLogger(Callback):
         return {"bytes": self._kept, "keys": self.keys}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self._kept, self.keys = min(state["bytes"], self._size()), state["keys"]
+        self._kept = min(max(entry(state, "bytes", int), 0), self._size())
+        self.keys = entry(state, "keys", list, NoneType)
+        if not all(isinstance(key, str) for key in self.keys or ()):
+            raise TypeError(f"Expected keys as names. Received: {self.keys!r}")
 
     def _all_keys(self, logs: Logs) -> list[str]:
         """The first epoch's names in order, and those that a validation in later epochs brings."""

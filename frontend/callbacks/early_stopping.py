@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from gradloom.callbacks.callback import Logs
 from gradloom.callbacks.frequency import count
 from gradloom.callbacks.monitor import MonitorCallback
+from gradloom.callbacks.state import entry
 
 
 class EarlyStopping(MonitorCallback):
@@ -81,5 +84,13 @@ class EarlyStopping(MonitorCallback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         super().set_state(state)
-        self.best_epoch, self.best_weights = state["best_epoch"], state["best_weights"]
-        self.stopped_epoch, self.wait = state["stopped_epoch"], state["wait"]
+        self.best_epoch, self.stopped_epoch, self.wait = (
+            entry(state, name, Integral) for name in ("best_epoch", "stopped_epoch", "wait")
+        )
+        weights = entry(state, "best_weights", list, NoneType)
+        if weights is not None:
+            assert self.model is not None
+            expected = [weight.shape for weight in self.model.weights]
+            if (received := [np.shape(weight) for weight in weights]) != expected:
+                raise ValueError(f"Expected best_weights of the shapes {expected}. Received: {received}")
+        self.best_weights = weights

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradloom.callbacks.callback import Callback, Logs
+from gradloom.callbacks.state import entry
 
 
 class History(Callback):
@@ -27,7 +28,9 @@ class History(Callback):
         return {"epoch": self.epoch, "history": self.history}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self.epoch, self.history = state["epoch"], state["history"]
+        history = entry(state, "history", dict)
+        self.history = {name: entry(history, name, list) for name in history}
+        self.epoch = entry(state, "epoch", list)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch.append(epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from gradloom.callbacks.callback import Callback, Logs
 from gradloom.callbacks.frequency import count
 from gradloom.callbacks.monitor import MonitorCallback
+from gradloom.callbacks.state import entry
 from gradloom.schedules import LearningRateSchedule
 
 RATE = "learning_rate"
@@ -123,7 +125,7 @@ class ReduceLROnPlateau(MonitorCallback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         super().set_state(state)
-        self.cooldown_counter, self.wait = state["cooldown_counter"], state["wait"]
+        self.cooldown_counter, self.wait = (entry(state, name, Integral) for name in ("cooldown_counter", "wait"))
 
 
 def _rate(model: Any) -> float:

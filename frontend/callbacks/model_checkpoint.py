@@ -9,9 +9,8 @@ from typing import Any
 from gradloom.callbacks.callback import Logs
 from gradloom.callbacks.frequency import Frequency, SaveFrequency
 from gradloom.callbacks.monitor import MonitorCallback
-
-MODELS, WEIGHTS = (".gradloom",), (".safetensors", ".weights.h5")
-"""What names of files end in."""
+from gradloom.callbacks.state import entry
+from gradloom.saving.suffixes import KERAS_WEIGHTS, MODEL, WEIGHTS
 
 
 class ModelCheckpoint(MonitorCallback):
@@ -44,7 +43,7 @@ class ModelCheckpoint(MonitorCallback):
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
-        endings = WEIGHTS if save_weights_only else MODELS
+        endings = (WEIGHTS, KERAS_WEIGHTS) if save_weights_only else (MODEL,)
         if not self.filepath.endswith(endings):
             raise ValueError(
                 f"Expected a filepath that ends in {' or '.join(endings)} with save_weights_only={save_weights_only}. "
@@ -84,12 +83,15 @@ class ModelCheckpoint(MonitorCallback):
     def observe(self, epoch: int, current: float, logs: Logs) -> None:
         if not self.is_better(current, self.best):
             if self.verbose:
-                print(f"Epoch {epoch + 1}: {self.monitor} {current:g} is not better than {self.best:g}")
+                best = "" if self.best is None else f" than {self.best:g}"
+                print(f"Epoch {epoch + 1}: {self.monitor} {current:g} is not better{best}")
             return
         self._save(epoch, logs)
         self.best = current
 
     def _save(self, epoch: int, logs: Mapping[str, Any]) -> None:
+        from gradloom.runtime.files import make_folder
+
         assert self.model is not None
         try:
             path = self.filepath.format(**{**logs, "epoch": epoch + 1})
@@ -99,8 +101,7 @@ class ModelCheckpoint(MonitorCallback):
                 f"ModelCheckpoint: Expected fields among {known} in filepath. "
                 f"Received: {error} in filepath={self.filepath!r}"
             ) from None
-        if folder := os.path.dirname(path):
-            os.makedirs(folder, exist_ok=True)
+        make_folder(os.path.dirname(path))
         if self.save_weights_only:
             self.model.save_weights(path)
         else:
@@ -113,7 +114,7 @@ class ModelCheckpoint(MonitorCallback):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         super().set_state(state)
-        self._frequency.batches = state["batches"]
+        self._frequency.batches = entry(state, "batches", int)
 
 
 class _AnyLogs(dict[str, Any]):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from numbers import Real
+from types import NoneType
 from typing import Any
 
 from gradloom.callbacks.callback import Callback, Logs
+from gradloom.callbacks.state import entry
 
 MODES = ("auto", "min", "max")
 
@@ -16,6 +20,7 @@ class MonitorCallback(Callback, ABC):
 
     mode: "min" where less is better, "max" where more is, or "auto": less of a loss, and of a metric what its class
         says is better; ValueError for one that does not say, such as a function.
+    NaN is no improvement.
     min_delta: by how much it has to be better. initial_value_threshold: what the first has to be better than.
     Raises ValueError after the first epoch for a `monitor` that this training never has, and names those that it has
     (Keras warns after each epoch and goes on). An epoch without it, for it had no validation, is passed over.
@@ -52,8 +57,13 @@ class MonitorCallback(Callback, ABC):
         """Take in the number that an epoch ended with."""
 
     def is_better(self, current: float, reference: float | None) -> bool:
-        """Whether `current` is better than `reference` by more than `min_delta`, or the first."""
-        if reference is None:
+        """Whether `current` is better than `reference` by more than `min_delta`, or the first.
+
+        NaN is never better, and any number is better than NaN.
+        """
+        if math.isnan(current):
+            return False
+        if reference is None or math.isnan(reference):
             return True
         if self._wants_more():
             return current - self.min_delta > reference
@@ -63,7 +73,7 @@ class MonitorCallback(Callback, ABC):
         return {"best": self.best}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self.best = state["best"]
+        self.best = entry(state, "best", Real, NoneType)
 
     def _later_names(self) -> list[str]:
         """The names that come with a validation, which may be due in other epochs only."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,25 +25,26 @@ if TYPE_CHECKING:
 
 KEY = "gradloom.checkpoint"
 """The metadata's key of all that is not an array."""
-VERSION = 1
+VERSION = 2
 ARRAY = "array"
 """The key of a JSON object that stands for an array: its name in the file."""
+_MOST_U64 = (1 << 64) - 1
 
 
 class Checkpoint:
     """The state of one training at the end of an epoch or of a batch.
 
-    source: where it was read, for errors.
+    arrays: by their names in the file. state: all else, as JSON has it. source: where it was read, for errors.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], source: str = "checkpoint") -> None:
-        self._arrays = arrays
-        self._state = state
+        self.arrays = arrays
+        self.state = state
         self._source = source
 
     @staticmethod
-    def of(run: TrainingRun) -> Checkpoint:
-        """Copy the state of a training that is on."""
+    def of(run: TrainingRun, callbacks: bool = True) -> Checkpoint:
+        """Copy the state of a training that is on, with that of its callbacks or without."""
         arrays: dict[str, np.ndarray] = {}
         variables: dict[str, list[dict[str, Any]]] = {}
         for group, members in _variables(run).items():
@@ -58,16 +60,16 @@ class Checkpoint:
             "stream": None if training.stream is None else [training.stream.seed, training.stream.number],
             "random": random_seed.streams_taken(),
             "stop_training": run.model.stop_training,
-            "logs": run.logs,
+            "logs": _packed(run.logs, "logs", arrays),
             "variables": variables,
-            "callbacks": _packed(run.callbacks.states(), "callbacks", arrays),
+            "callbacks": _packed(run.callbacks.states() if callbacks else [], "callbacks", arrays),
         }
         return Checkpoint(arrays, state)
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> Checkpoint:
         """Read a file; raises SavedFileError for what is damaged or no checkpoint, OSError if it cannot be opened."""
-        arrays, metadata = read_tensors(path)
+        arrays, metadata = read_tensors(path, checksum=True)
         try:
             state = json.loads(metadata[KEY])
             version = state["version"]
@@ -81,78 +83,150 @@ class Checkpoint:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write it to a file, which is replaced in one piece; after an OSError, which names it, it is the old one."""
-        write_tensors(path, self._arrays, {KEY: json.dumps(self._state)})
+        write_tensors(path, self.arrays, {KEY: json.dumps(self.state)})
 
     def resume(self, run: TrainingRun) -> None:
         """Let a training that has just begun go on from here.
 
-        Raises SavedFileError, and changes nothing, if it has another model, optimizer, number of samples, batch size or
-        shuffling. Other epochs, callbacks and data for validation are allowed.
+        Raises SavedFileError, and changes nothing, if it has another model, losses, optimizer, number of samples, batch
+        size or shuffling, or if a callback refuses its state. Hyperparameters, the learning rate among them, and
+        weights of losses become those of the checkpoint. Other epochs, callbacks and data for validation are allowed.
+        What autotuning measured is not in it: where the cache has lost that, the bits may be others.
         """
-        state = self._state
+        self._check(run)
+        before = Checkpoint.of(run, callbacks=False)  # They take their states all, or none.
         try:
-            self._check(run)
-            stream = None if state["stream"] is None else Stream(*state["stream"])
-            orders, batches, random = state["orders"], state["batches"], state["random"]
-            epoch, logs, stop_training = state["epoch"], state["logs"], state["stop_training"]
-            _unpacked(state["callbacks"], self._arrays)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise SavedFileError(f"{self._source}: Expected a whole checkpoint. Received: {error!r}") from error
-        run.training.resume(stream, orders, batches, lambda: self._put_back(run))
-        run.epoch, run.logs, run.model.stop_training = epoch, logs, stop_training
-        random_seed.go_on(*random)
-        self._put_back(run)
+            self._apply(run)
+        except Exception as error:
+            before._apply(run)
+            raise SavedFileError(
+                f"{self._source}: Expected states that the callbacks' set_state takes. Received: {error!r}"
+            ) from error
 
     def _check(self, run: TrainingRun) -> None:
+        """Raise SavedFileError unless everything in the file is of the type, and in the range, that the run has."""
+        try:
+            self._check_fit(run)
+            self._check_progress(run)
+            self._values(run)
+            states = self._callback_states()
+            pairs = isinstance(states, list) and all(isinstance(one, list) and len(one) == 2 for one in states)
+            self._require(
+                "callbacks",
+                pairs and all(isinstance(name, str) and isinstance(state, dict) for name, state in states),
+                "pairs of a class and a state",
+            )
+        except (KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            raise SavedFileError(f"{self._source}: Expected a whole checkpoint. Received: {error!r}") from error
+
+    def _check_fit(self, run: TrainingRun) -> None:
         for name, expected in _fit(run).items():
-            received = self._state["fit"][name]
+            received = self.state["fit"].get(name)
             if received != expected:
                 raise SavedFileError(
                     f"{self._source}: Expected a checkpoint of a training with {name} {expected!r}. "
                     f"Received: one with {received!r}"
                 )
-        groups = self._state["variables"]
+
+    def _check_progress(self, run: TrainingRun) -> None:
+        state, training = self.state, run.training
+        epoch, stream = state["epoch"], state["stream"]
+        self._require("epoch", _is_count(epoch), "a number of at least 0")
+        self._require("batches", _is_count(state["batches"], training.steps), f"a number in [0, {training.steps}]")
+        # An epoch draws one order, and is not counted before its end.
+        self._require("orders", _is_count(state["orders"], epoch + 1), f"a number in [0, {epoch + 1}]")
+        shuffled = training.stream is not None
+        self._require("stream", _is_key(stream) if shuffled else stream is None, "two u64" if shuffled else "null")
+        self._require("random", _is_key(state["random"]), "two u64")
+        self._require("stop_training", isinstance(state["stop_training"], bool), "true or false")
+        self._require("logs", isinstance(_unpacked(state["logs"], self.arrays), dict), "a mapping")
+
+    def _require(self, key: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise SavedFileError(
+                f"{self._source}: Expected {key} as {expected}. Received: {reprlib.repr(self.state[key])}"
+            )
+
+    def _values(self, run: TrainingRun) -> list[tuple[Variable, np.ndarray]]:
+        """What each variable is to become; raises SavedFileError if they do not fit."""
+        values: list[tuple[Variable, np.ndarray]] = []
         for group, variables in _variables(run).items():
-            entries = groups.get(group, [])
-            if group == "sums" and not self._state["batches"]:
-                continue
+            if group == "sums" and not self.state["batches"]:
+                continue  # They begin anew, and may be those of other metrics.
+            entries = self.state["variables"].get(group, [])
             if len(entries) != len(variables):
                 raise SavedFileError(
                     f"{self._source}: Expected a checkpoint with {len(variables)} variables of the {group}. "
                     f"Received: {len(entries)}"
                 )
-            for variable, entry in zip(variables, entries, strict=True):
-                self._check_variable(variable, entry)
+            values += [(one, self._fitting(one, entry)) for one, entry in zip(variables, entries, strict=True)]
+        return values
 
-    def _check_variable(self, variable: Variable, entry: Mapping[str, Any]) -> None:
-        array = self._arrays[entry[ARRAY]]
+    def _fitting(self, variable: Variable, entry: Mapping[str, Any]) -> np.ndarray:
+        """The array for a variable."""
+        array = self.arrays[entry[ARRAY]]
         if array.shape != variable.shape or array.dtype != variable.dtype.numpy:
             raise SavedFileError(
                 f"{self._source}: Expected {variable.path!r} of {variable.dtype.numpy_name}{list(variable.shape)}. "
                 f"Received: {entry['path']!r} of {array.dtype}{list(array.shape)}"
             )
+        return array
+
+    def _callback_states(self) -> Any:
+        return _unpacked(self.state["callbacks"], self.arrays)
+
+    def _apply(self, run: TrainingRun) -> None:
+        """Let the run stand where the checkpoint does, callbacks last: only they may refuse."""
+        state = self.state
+        stream = None if state["stream"] is None else Stream(*state["stream"])
+        # Where no epoch is left to be trained, no order is needed: a file may speak of any number of them.
+        orders = state["orders"] if state["epoch"] < run.end else 0
+        run.training.resume(stream, orders, state["batches"], lambda: self._put_back(run))
+        run.epoch, run.logs = state["epoch"], _unpacked(state["logs"], self.arrays)
+        with HeldBack():
+            run.model.stop_training = state["stop_training"]
+            random_seed.go_on(*state["random"])
+            self._put_back(run)
 
     def _put_back(self, run: TrainingRun) -> None:
         """Give variables and callbacks what they had."""
         with HeldBack():
-            for group, variables in _variables(run).items():
-                for variable, entry in zip(variables, self._state["variables"][group], strict=False):
-                    variable.assign(self._arrays[entry[ARRAY]])
-            run.callbacks.set_states(_unpacked(self._state["callbacks"], self._arrays))
+            for variable, array in self._values(run):
+                variable.assign(array)
+            run.callbacks.set_states(self._callback_states())
 
 
 def _fit(run: TrainingRun) -> dict[str, Any]:
-    """What has to be the same for the order of samples, and the steps, to be the same."""
+    """What has to be the same for the order of samples, and the steps, to be the same, as JSON has it.
+
+    Of an optimizer's hyperparameters only that they are such: their values are state.
+    """
     optimizer, training = run.setup.optimizer, run.training
+    config = {**optimizer.get_config(), **dict.fromkeys(optimizer.hyperparameters, "a hyperparameter")}
+    config.pop("name", None)  # Names are counted in each process.
     schedule = optimizer.schedule
-    return {
+    losses = [output.loss for output in run.setup.outputs]
+    fit = {
         "optimizer": type(optimizer).__name__,
         "learning rate schedule": None if schedule is None else type(schedule).__name__,
+        **{f"optimizer's {name}": value for name, value in config.items()},
+        "losses": [loss and {type(loss).__name__: loss.get_config()} for loss in losses],
         "samples": training.samples,
         "batch size": training.batch_size,
         "steps per epoch": training.steps,
         "shuffle": training.stream is not None,
     }
+    result: dict[str, Any] = json.loads(json.dumps(fit, default=_described, skipkeys=True))
+    return result
+
+
+def _described(thing: Any) -> Any:
+    """What JSON can hold of a thing in a config, the same in each process."""
+    if isinstance(thing, (np.generic, np.ndarray)):
+        return thing.tolist()
+    if hasattr(thing, "get_config") and not isinstance(thing, type):
+        return {type(thing).__name__: thing.get_config()}
+    return getattr(thing, "__name__", type(thing).__name__)
 
 
 def _variables(run: TrainingRun) -> dict[str, list[Variable]]:
@@ -174,6 +248,15 @@ def _variables(run: TrainingRun) -> dict[str, list[Variable]]:
 
 def _name(group: str, number: int) -> str:
     return f"variables/{group}/{number}"
+
+
+def _is_count(value: Any, most: float = float("inf")) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _is_key(value: Any) -> bool:
+    """Whether it is a seed and the number of a stream."""
+    return isinstance(value, list) and len(value) == 2 and all(_is_count(number, _MOST_U64) for number in value)
 
 
 def _packed(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:

@@ -20,7 +20,6 @@ from gradloom.runtime.files import published
 from gradloom.saving.tensor_file import SavedFileError, read_tensors
 
 _READER = Path(__file__).with_name("hdf5_reader.py")
-_WRONG_FILE = 3
 _SECONDS = 120.0
 """Time after which the reader is given up where its processor time does not pass, as on a disk that does not answer."""
 
@@ -29,28 +28,39 @@ def read_hdf5(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return a file's arrays by their paths, such as "layers/dense/vars/0".
 
     Raises SavedFileError for a file that is damaged, leads to other files, or on which the library crashes, hangs or
-    takes too much memory; OSError when it cannot be opened; ImportError without h5py.
+    takes too much memory; OSError when it cannot be opened, there is no interpreter for the reader, or no space for
+    what it read; ImportError without h5py.
     """
     _require_h5py()
+    if getattr(sys, "frozen", False) or not sys.executable:
+        raise OSError(
+            f"{os.fspath(path)}: Expected a Python interpreter to read HDF5 in a process of its own. Received: none"
+        )
     path = Path(path)
     with path.open("rb"):  # The error of a missing file, or of a folder, is Python's own.
         pass
     with tempfile.TemporaryDirectory(prefix="gradloom-") as folder:
         copy = Path(folder, "arrays.safetensors")
-        # One thread: others would only take address space, which the reader limits.
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(_READER), str(path.resolve()), str(copy)]
+        # -P: the modules beside the reader are not for others to import by their bare names.
+        command = [sys.executable, "-P", str(_READER), str(path.resolve()), str(copy)]
         try:
             done = subprocess.run(
-                command, capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=_SECONDS, check=False
+                command,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                env=_environment(),
+                timeout=_SECONDS,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise _damaged(path, f"no answer of its reader for {_SECONDS:g} seconds") from None
         text = done.stderr.decode(errors="replace").strip()
         if done.returncode < 0:
             raise _damaged(path, _death(-done.returncode))
-        if done.returncode == _WRONG_FILE:
+        if done.returncode == os.EX_DATAERR:
             raise _damaged(path, text.splitlines()[-1])
+        if done.returncode == os.EX_CANTCREAT:
+            raise OSError(f"{copy}: Expected space for the arrays of {path}. Received: {text.splitlines()[-1]}")
         if done.returncode or not copy.exists():
             raise _damaged(path, f"exit code {done.returncode} of its reader: {text[-500:]}")
         return read_tensors(copy)[0]
@@ -74,6 +84,19 @@ def write_hdf5(
     # Written at once: the library would be told of a full disk in the middle of its work.
     with published(path) as published_file:
         published_file.write(content.getbuffer())
+
+
+def _environment() -> dict[str, str]:
+    """The reader's: modules are found where they are found here."""
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        # One thread: others would only take address space, which the reader limits.
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        # HDF5's word for no plugins: a file may name filters, which are code from the disk.
+        "HDF5_PLUGIN_PRELOAD": "::",
+    }
 
 
 def _damaged(path: Path, received: str) -> SavedFileError:

@@ -1,8 +1,9 @@
 """A program that copies the arrays of an HDF5 file into a safetensors file: `hdf5_reader.py file.h5 out.safetensors`.
 
 HDF5's C library is known to crash on crafted files, so it runs in a process of its own, which this is, with as much
-memory and processor time as a sound file of that size needs. It imports nothing of Gradloom. What is wrong with the
-file it says in one line on its error output, and ends with 3.
+memory and processor time as a sound file of that size needs. It imports nothing of Gradloom. What is wrong it says in
+one line on its error output, and ends with `os.EX_DATAERR` where the file is at fault, with `os.EX_CANTCREAT` where the
+copy cannot be written.
 """
 
 import os
@@ -14,10 +15,9 @@ from typing import Any
 import h5py
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-WRONG_FILE = 3
-"""The exit code when the file is at fault."""
 MOST_OBJECTS = 100_000
 MOST_EXPANSION = 4
 """Bytes of arrays for each byte of a file, which may be compressed."""
@@ -88,6 +88,10 @@ def limit(size: int) -> None:
         resource.setrlimit(kind, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard))
 
 
+def _tell(error: Exception) -> None:
+    print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+
+
 def main(source: str, destination: str) -> int:
     """Copy the arrays; return the exit code."""
     size = os.path.getsize(source)
@@ -97,12 +101,16 @@ def main(source: str, destination: str) -> int:
             arrays = arrays_of(file, MOST_EXPANSION * size + SPARE_BYTES)
     except MemoryError:
         print("Expected arrays that a file of its size can hold. Received: more", file=sys.stderr)
-        return WRONG_FILE
+        return os.EX_DATAERR
     # The library's own errors are of all these kinds.
     except (WrongFileError, OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
-        return WRONG_FILE
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, destination)
+        _tell(error)
+        return os.EX_DATAERR
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, destination)
+    except (OSError, SafetensorError) as error:
+        _tell(error)
+        return os.EX_CANTCREAT
     return 0
 
 

@@ -22,6 +22,7 @@ from gradloom.saving.objects import (
     serialize_keras_object,
 )
 from gradloom.saving.state import freeze, frozen_names, model_variables, restore, spare, spared_names
+from gradloom.saving.suffixes import KERAS_WEIGHTS, MODEL, WEIGHTS
 from gradloom.saving.tensor_file import SavedFileError, read_tensors, write_tensors
 from gradloom.trees import map_leaves
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from gradloom.model import Model
     from gradloom.network import Network
 
-SUFFIX = ".gradloom"
 CONFIG = "gradloom.model"
 """The key of the config in a file's metadata."""
 FORMAT = 1
@@ -67,7 +67,7 @@ def load_model(
     ValueError for another suffix; OSError when the file cannot be opened.
     """
     _check_suffix(path, "load_model")
-    arrays, metadata = read_tensors(path)
+    arrays, metadata = read_tensors(path, checksum=True)
     if CONFIG not in metadata:
         raise SavedFileError(
             f"{os.fspath(path)}: Expected a file of model.save. Received: weights alone; load_weights reads them"
@@ -134,11 +134,11 @@ def _build(model: Model, config: Any) -> None:
 
 
 def _check_suffix(path: str | os.PathLike[str], caller: str) -> None:
-    if os.fspath(path).endswith(SUFFIX):
+    if os.fspath(path).endswith(MODEL):
         return
     raise ValueError(
-        f"Expected a path that ends with {SUFFIX} for {caller}; weights alone go into .safetensors and, for Keras, "
-        f".weights.h5 files with save_weights and load_weights. Received: {os.fspath(path)!r}"
+        f"Expected a path that ends with {MODEL} for {caller}; weights alone go into {WEIGHTS} and, for Keras, "
+        f"{KERAS_WEIGHTS} files with save_weights and load_weights. Received: {os.fspath(path)!r}"
     )
 
 

@@ -2,7 +2,7 @@
 
 Layout: the length of the header, a little-endian u64; the header, JSON, which maps each tensor's name to its dtype,
 shape and place, and `__metadata__` to a mapping of strings; then the tensors' bytes. The checksum is one of these
-strings, which other readers of the format pass over; files of other writers have none and are read as well.
+strings, which other readers of the format pass over; files of weights of other writers have none and are read as well.
 """
 
 from __future__ import annotations
@@ -77,9 +77,10 @@ def write_tensors(
             file.write(_bytes(arrays[name]))
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_tensors(path: str | os.PathLike[str], checksum: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return a file's arrays, and its metadata without the checksum, which is compared if there is one.
 
+    checksum: whether there has to be one, as in every file that Gradloom writes.
     Raises SavedFileError naming the file and what is wrong with it; OSError when it cannot be opened. Memory is taken
     for as many bytes as the file has, whatever its header says.
     """
@@ -108,6 +109,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
             f"{path}: Expected a file in the safetensors format. Received: {path.stat().st_size} bytes; {error}"
         ) from None
     expected = metadata.pop(CHECKSUM, None)
+    if checksum and expected is None:
+        raise SavedFileError(f"{path}: damaged. Expected a checksum, {CHECKSUM!r} in the metadata. Received: none")
     if expected is not None and (received := _checksum(arrays, metadata)) != expected:
         raise SavedFileError(f"{path}: damaged. Expected the checksum {expected}. Received: {received}")
     return arrays, metadata

@@ -13,14 +13,12 @@ from gradloom.runtime.interrupts import HeldBack
 from gradloom.saving.hdf5 import read_hdf5, write_hdf5
 from gradloom.saving.keras_names import keras_layer_names, keras_weight_names
 from gradloom.saving.names import weight_names
+from gradloom.saving.suffixes import KERAS_WEIGHTS, MODEL, WEIGHTS
 from gradloom.saving.tensor_file import SavedFileError, read_tensors, write_tensors
 from gradloom.variables import Variable
 
 if TYPE_CHECKING:
     from gradloom.network import Network
-
-OWN_SUFFIXES = (".safetensors", ".gradloom")
-KERAS_SUFFIX = ".weights.h5"
 
 STATE, OPTIMIZER = "@state/", "@optimizer/"
 """What names in a file begin with that are of no weights."""
@@ -56,7 +54,8 @@ def load_weights(model: Network, path: str | os.PathLike[str], skip_mismatch: bo
         arrays = {name: array for name, array in arrays.items() if name.split("/")[0] in groups}
     else:
         names = weight_names(model)
-        arrays = {n: array for n, array in read_tensors(path)[0].items() if not n.startswith((STATE, OPTIMIZER))}
+        tensors, _ = read_tensors(path, checksum=os.fspath(path).endswith(MODEL))
+        arrays = {name: array for name, array in tensors.items() if not name.startswith((STATE, OPTIMIZER))}
     assign(names, arrays, f"{os.fspath(path)}: Expected the weights of model {model.name!r}", skip_mismatch)
 
 
@@ -110,9 +109,9 @@ def _present_name(name: str) -> str:
 def _is_keras(path: str | os.PathLike[str]) -> bool:
     """Whether a file of weights is in Keras's format; raises ValueError for a suffix of neither."""
     text = os.fspath(path)
-    if text.endswith(KERAS_SUFFIX):
+    if text.endswith(KERAS_WEIGHTS):
         return True
-    if not text.endswith(OWN_SUFFIXES):
-        known = ", ".join((*OWN_SUFFIXES, KERAS_SUFFIX))
+    if not text.endswith((WEIGHTS, MODEL)):
+        known = ", ".join((WEIGHTS, MODEL, KERAS_WEIGHTS))
         raise ValueError(f"Expected a file of weights that ends with one of {known}. Received: {text!r}")
     return False

@@ -13,9 +13,11 @@ X = np.random.default_rng(0).standard_normal((24, 4)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int64)
 
 
-def new_model(optimizer: Any = "sgd", metrics: Any = ("accuracy",)) -> gl.Sequential:
+def new_model(
+    optimizer: Any = "sgd", metrics: Any = ("accuracy",), loss: Any = "sparse_categorical_crossentropy"
+) -> gl.Sequential:
     model = gl.Sequential([gl.layers.Dense(2, activation="softmax", input_shape=(4,))])
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=metrics)
+    model.compile(optimizer, loss, metrics=metrics)
     return model
 
 

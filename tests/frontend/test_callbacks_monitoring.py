@@ -12,6 +12,8 @@ from callback_runs import X, Y, new_model, run
 import gradloom as gl
 from gradloom.callbacks import EarlyStopping, ReduceLROnPlateau
 
+NAN = float("nan")
+
 
 @pytest.mark.parametrize(
     ("options", "values", "last"),
@@ -28,6 +30,9 @@ from gradloom.callbacks import EarlyStopping, ReduceLROnPlateau
         ({"patience": 2, "baseline": 1.0}, [0.9, 2.5, 2.6, 0.5], 2),
         ({"patience": 2, "baseline": 1.0}, [3, 2.5, 2.4, 2.3], 3),
         ({"patience": 1, "start_from_epoch": 3}, [1, 2, 3, 4, 3, 5], 5),
+        ({"patience": 2}, [NAN, 3, 2, 2.5, 2.6, 1], 4),
+        ({"patience": 1}, [3, NAN, 1, 1], 1),
+        ({"patience": 2}, [NAN, NAN, NAN, 1], 1),
     ],
 )
 def test_training_stops_after_epochs_without_improvement(
@@ -125,6 +130,7 @@ def test_unknown_modes_are_refused() -> None:
         ({"patience": 1, "min_lr": 0.4}, [1, 1, 1, 1], [1, 1, 0.5, 0.4]),
         ({"patience": 1, "min_delta": 0.5}, [1, 0.6, 0.2], [1, 1, 0.5]),
         ({"patience": 1, "mode": "max"}, [1, 2, 1, 3], [1, 1, 1, 0.5]),
+        ({"patience": 2}, [NAN, 1, 2, 0.5, 1], [1, 1, 1, 1, 1]),
     ],
 )
 def test_the_learning_rate_is_reduced_on_a_plateau(

@@ -13,10 +13,12 @@ from callback_runs import X, Y, new_model, run
 
 import gradloom as gl
 from gradloom.callbacks import BackupAndRestore, ModelCheckpoint
+from gradloom.random_seed import streams_taken
 from gradloom.saving.checkpoint import KEY
 from gradloom.saving.tensor_file import SavedFileError, read_tensors, write_tensors
 
 FILE = "checkpoint.safetensors"
+NAN = float("nan")
 
 
 def files(folder: Path) -> list[str]:
@@ -59,11 +61,13 @@ def test_whole_models_are_saved_and_loaded(tmp_path: Path) -> None:
         ({}, [3, 2, 4, 1], [1, 2, 4]),
         ({"mode": "max"}, [3, 2, 4, 1], [1, 3]),
         ({"initial_value_threshold": 2.5}, [3, 2, 4, 1], [2, 4]),
+        ({"verbose": 1}, [NAN, 3, NAN, 2, 4], [2, 4]),
+        ({"verbose": 1, "mode": "max"}, [NAN, 3, NAN, 2, 4], [2, 5]),
     ],
 )
 def test_only_the_best_is_saved(options: dict[str, Any], values: list[float], saved: list[int], tmp_path: Path) -> None:
     path = tmp_path / "{epoch}.safetensors"
-    run(ModelCheckpoint(path, "loss", 0, True, True, **options), values)
+    run(ModelCheckpoint(path, "loss", save_best_only=True, save_weights_only=True, **options), values)
     assert files(tmp_path) == [f"{epoch}.safetensors" for epoch in saved]
 
 
@@ -117,12 +121,12 @@ class Interrupt(gl.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def everything(folder: Path, log: str) -> list[gl.callbacks.Callback]:
+def everything(folder: Path, log: str, monitor: str = "val_accuracy") -> list[gl.callbacks.Callback]:
     """A callback of each kind that has a state, or changes the model's."""
     return [
         gl.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
         gl.callbacks.ReduceLROnPlateau("loss", factor=0.7, patience=1, min_delta=0.05),
-        gl.callbacks.EarlyStopping("val_accuracy", patience=3, restore_best_weights=True),
+        gl.callbacks.EarlyStopping(monitor, patience=3, restore_best_weights=True),
         gl.callbacks.CSVLogger(folder / log),
         gl.callbacks.ModelCheckpoint(folder / f"{log}.safetensors", "loss", 0, True, True),
     ]
@@ -213,6 +217,14 @@ def test_a_checkpoint_that_stays_is_gone_on_from(tmp_path: Path) -> None:
     assert run(backup, [1, 2, 3], model=new_model()).epoch == [0, 1, 2]
 
 
+def test_a_training_that_was_stopped_has_ended_also_with_more_epochs(tmp_path: Path) -> None:
+    callbacks = [BackupAndRestore(tmp_path, delete_checkpoint=False), gl.callbacks.EarlyStopping("loss")]
+    model, again = new_model(), new_model()
+    run(callbacks, [1, 2, 1], model=model)
+    assert run(callbacks, [1, 2, 1, 1, 1], model=again).epoch == [0, 1]
+    assert bits(again) == bits(model)
+
+
 def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
     (tmp_path / ".writing-0123456789abcdef").write_bytes(b"half")
     run(BackupAndRestore(tmp_path, delete_checkpoint=False), [1])
@@ -247,6 +259,14 @@ def deeper() -> gl.Sequential:
             {},
             "learning rate schedule 'PolynomialDecay'. Received: one with None",
         ),
+        (
+            lambda: new_model(loss=gl.losses.SparseCategoricalCrossentropy(from_logits=True)),
+            {},
+            "training with losses .*'from_logits': True.* Received: one with .*'from_logits': False",
+        ),
+        (lambda: new_model(loss=twice), {}, "training with losses .*FunctionLoss.*twice.* Received: one with"),
+        (lambda: new_model(gl.optimizers.SGD(0.01, nesterov=True)), {}, "nesterov True. Received: one with False"),
+        (lambda: new_model(gl.optimizers.SGD(0.01, weight_decay=0.1)), {}, "weight_decay .*. Received: one with None"),
         (lambda: new_model(gl.optimizers.SGD(0.1, momentum=0.5)), {}, "variables of the optimizer"),
         (new_model, {"validation_split": 0.5}, "training with samples 12. Received: one with 24"),
         (new_model, {"shuffle": False}, "training with shuffle False. Received: one with True"),
@@ -263,6 +283,142 @@ def test_a_checkpoint_of_another_training_changes_nothing(
         run(backup, [1, 2], model=model, **options)
     assert bits(model) == weights and int(model.optimizer.iterations) == 0
     assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_hyperparameters_are_those_of_the_checkpoint(tmp_path: Path) -> None:
+    backup = BackupAndRestore(tmp_path, delete_checkpoint=False)
+    run(backup, [1], model=new_model(gl.optimizers.SGD(0.5)))
+    model = new_model(gl.optimizers.SGD(0.25))
+    run(backup, [1, 2], model=model)
+    assert float(model.optimizer.learning_rate) == 0.5
+
+
+def test_an_optimizer_and_losses_with_settings_of_any_kind_are_compared(tmp_path: Path) -> None:
+    """A config may have tuples and functions, of which JSON keeps lists and nothing."""
+
+    class Scaled(gl.optimizers.SGD):
+        def get_config(self) -> dict[str, Any]:
+            return super().get_config() | {"scales": self.scales, "function": lambda: None}
+
+    def make(scales: tuple[int, ...]) -> gl.Sequential:
+        optimizer = Scaled(0.1)
+        optimizer.scales = scales  # type: ignore[attr-defined]
+        return new_model(optimizer, loss=twice)
+
+    backup = BackupAndRestore(tmp_path, delete_checkpoint=False)
+    run(backup, [1], model=make((1, 2)))
+    assert run(backup, [1, 2], model=make((1, 2))).epoch == [0, 1]
+    with pytest.raises(SavedFileError, match=r"scales \[1, 3\]. Received: one with \[1, 2\]"):
+        run(backup, [1, 2], model=make((1, 3)))
+
+
+def twice(y_true: Any, y_pred: Any) -> Any:
+    return 2 * gl.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+
+WRONG_VALUES = {
+    "epoch": ["a", -5, 1.5, True, None, [1]],
+    "batches": [-1, 10**9, 3, "1", None, 0.5],
+    "orders": [10**12, -1, "1", None, 3],
+    "stream": [None, [1], [1, 2, 3], 5, ["a", 1], [1, -1], [1, 2**64], [2**64, 1], {"seed": 1}],
+    "random": [None, [1], [1, 2, 3], 5, [1, "a"], [-1, 0], [0, 2**64], [True, 1]],
+    "stop_training": ["yes", 0, None],
+    "logs": ["x", None, 5, [["loss", 1]]],
+    "callbacks": [5, None, "x", {}, [5], [["History"]], [["History", 5]], [[5, {"dict": {}}]], [["History", {}]]],
+    "variables": [5, None, [], {}, {"model": 5}, {"model": [5, 5]}, {"model": [{}, {}]}],
+    "fit": [5, None, [], {}],
+}
+
+
+@pytest.mark.parametrize("key", WRONG_VALUES)
+def test_a_checkpoint_with_wrong_values_changes_nothing(key: str, tmp_path: Path) -> None:
+    """Its checksum fits: another program has written it, or someone who wants harm."""
+    backup, path = BackupAndRestore(tmp_path, delete_checkpoint=False), tmp_path / FILE
+    run(backup, [1])
+    arrays, metadata = read_tensors(path)
+    state = json.loads(metadata[KEY])
+    for value in WRONG_VALUES[key]:
+        write_tensors(path, arrays, {KEY: json.dumps({**state, key: value})})
+        model, history = new_model(), gl.callbacks.History()
+        weights, random = bits(model), []
+        noting = gl.callbacks.LambdaCallback(on_train_begin=lambda logs: random.append(streams_taken()))  # noqa: B023
+        with pytest.raises(SavedFileError, match=f"{FILE}: Expected"):
+            run([backup, history, noting], [1, 2], model=model)
+        assert bits(model) == weights and int(model.optimizer.iterations) == 0, value
+        assert streams_taken() == random[0] and not model.stop_training and history.epoch == [], value
+
+
+def test_the_end_bounds_how_many_orders_are_drawn(tmp_path: Path) -> None:
+    """Where nothing is left to be trained, however many there were makes no difference."""
+    backup, path = BackupAndRestore(tmp_path, delete_checkpoint=False), tmp_path / FILE
+    run(backup, [1])
+    arrays, metadata = read_tensors(path)
+    state = json.loads(metadata[KEY]) | {"epoch": 10**12, "orders": 10**12}
+    write_tensors(path, arrays, {KEY: json.dumps(state)})
+    assert run(backup, [1, 2]).epoch == [0]
+
+
+class Refusing(gl.callbacks.Callback):
+    """Has a state that it does not take back."""
+
+    def get_state(self) -> dict[str, Any]:
+        return {"what": "it is"}
+
+    def set_state(self, state: Any) -> None:
+        raise KeyError("something else")
+
+
+def test_states_of_another_type_change_nothing(tmp_path: Path) -> None:
+    backup, path = BackupAndRestore(tmp_path, delete_checkpoint=False), tmp_path / FILE
+    names = ["CSVLogger", "EarlyStopping", "History", "ModelCheckpoint", "ReduceLROnPlateau"]
+    run([*everything(tmp_path, "log", "loss"), backup], [2, 1])
+    arrays, metadata = read_tensors(path)
+    state = json.loads(metadata[KEY])
+    states = {name: entries["dict"] for name, entries in state["callbacks"]}
+    assert {*names, "BackupAndRestore"} == states.keys()
+    weights = states["EarlyStopping"]["best_weights"]
+    wrong = [(owner, key, "x") for owner, entries in states.items() for key in entries]
+    wrong += [("EarlyStopping", "best_weights", value) for value in (weights[:1], [1, 2], weights[::-1])]
+    wrong += [("History", "history", {"dict": {"loss": 1}}), ("CSVLogger", "keys", [["loss"]])]
+    for owner, key, value in wrong:
+        before, states[owner][key] = states[owner][key], value
+        write_tensors(path, arrays, {KEY: json.dumps(state)})
+        states[owner][key] = before
+        model = new_model()
+        untouched = bits(model)
+        with pytest.raises(SavedFileError, match=f"{FILE}: Expected states that the callbacks' set_state takes"):
+            run([*everything(tmp_path, "log", "loss"), backup], [2, 1, 1], model=model)
+        assert bits(model) == untouched, (owner, key)
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 1])
+def test_a_state_that_a_callback_refuses_changes_nothing(save_freq: Any, tmp_path: Path) -> None:
+    backup = BackupAndRestore(tmp_path, save_freq, delete_checkpoint=False)
+    run([gl.callbacks.EarlyStopping("loss", patience=9), Refusing(), backup], [3, 4])
+    model, stopping, history = new_model(), gl.callbacks.EarlyStopping("loss", patience=9), gl.callbacks.History()
+    weights, random = bits(model), []
+    noting = gl.callbacks.LambdaCallback(on_train_begin=lambda logs: random.append(streams_taken()))
+    with pytest.raises(SavedFileError, match="something else"):
+        run([history, stopping, Refusing(), backup, noting], [3, 4, 5], model=model)
+    assert bits(model) == weights and int(model.optimizer.iterations) == 0
+    assert (stopping.best, stopping.wait, history.epoch) == (None, 0, []) and not model.stop_training
+    assert streams_taken() == random[0]
+
+
+def test_numbers_of_numpy_in_the_logs_are_kept(tmp_path: Path) -> None:
+    run(BackupAndRestore(tmp_path, delete_checkpoint=False), [np.float32(0.5), np.float32(0.25)])
+    kept: list[Any] = []
+    ending = gl.callbacks.LambdaCallback(on_train_end=kept.append)
+    run([ending, BackupAndRestore(tmp_path)], [9, 9])
+    assert kept[0]["loss"] == 0.25
+
+
+def test_a_checkpoint_without_a_checksum_is_refused(tmp_path: Path) -> None:
+    backup, path = BackupAndRestore(tmp_path, delete_checkpoint=False), tmp_path / FILE
+    run(backup, [1])
+    path.write_bytes(path.read_bytes().replace(b"gradloom.sha256", b"gradloom.sha257"))
+    with pytest.raises(SavedFileError, match=f"{FILE}: damaged. Expected a checksum, 'gradloom.sha256'"):
+        run(backup, [1, 2])
 
 
 def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path: Path) -> None:

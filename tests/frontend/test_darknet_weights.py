@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import gradloom as gl
 from gradloom.formats import darknet
+from gradloom.variables import Variable
 
 CFG = """[net]
 height=4
@@ -47,6 +50,22 @@ def numbered(version: tuple[int, int] = (0, 2), seen: int = 2**40 + 3) -> bytes:
     wide = version[0] * 10 + version[1] >= 2
     header = struct.pack("<iii", *version, 9) + (seen % 2**64).to_bytes(8, "little")[: 8 if wide else 4]
     return header + np.arange(FLOATS, dtype="<f4").tobytes()
+
+
+def test_all_weights_are_loaded_before_an_interrupt(tmp_path: Path, cfg: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, assign, content = darknet.load(cfg), Variable.assign, numbered()
+    (tmp_path / "in.weights").write_bytes(content)
+
+    def interrupted(variable: Variable, value: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        assign(variable, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Variable, "assign", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            darknet.load_weights(model, tmp_path / "in.weights")
+    darknet.save_weights(model, tmp_path / "out.weights")
+    assert (tmp_path / "out.weights").read_bytes() == content
 
 
 @pytest.mark.parametrize("version", [(0, 1), (0, 2)])

@@ -256,6 +256,47 @@ def test_a_reader_that_dies_or_hangs_is_an_error(
     assert expected in str(caught.value) and time.process_time() - begun < 5
 
 
+def test_the_reader_finds_the_same_modules_and_loads_no_plugins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module beside it, or in the folder it is started in, is not taken for one that it imports."""
+    told = "os.environ['HDF5_PLUGIN_PRELOAD'], sys.flags.safe_path, sys.path[0]"
+    reader = tmp_path / "reader" / "reader.py"
+    reader.parent.mkdir()
+    reader.write_text(hdf5._READER.read_text().replace("    limit(size)", f"    return _tell(repr(({told}))) or 65"))
+    (reader.parent / "h5py.py").write_text("raise ImportError")
+    monkeypatch.setattr(hdf5, "_READER", reader)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    write_hdf5(tmp_path / "m.h5", {"a": np.zeros(3)})
+    with pytest.raises(SavedFileError) as caught:
+        read_hdf5(tmp_path / "m.h5")
+    assert str(caught.value).endswith(f"Received: {('::', True, str(tmp_path / 'modules'))}")
+
+
+@pytest.mark.parametrize("attribute", ["executable", "frozen"])
+def test_without_an_interpreter_nothing_is_started(
+    attribute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_hdf5(tmp_path / "m.h5", {"a": np.zeros(3)})
+    monkeypatch.setattr(sys, attribute, {"executable": "", "frozen": True}[attribute], raising=False)
+    with pytest.raises(OSError, match=r"m\.h5: Expected a Python interpreter.* Received: none"):
+        read_hdf5(tmp_path / "m.h5")
+
+
+@pytest.mark.parametrize("error", ["OSError(28, 'No space left on device')", "SafetensorError('No space left')"])
+def test_a_full_temporary_folder_is_not_the_fault_of_the_file(
+    error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = tmp_path / "reader.py"
+    reader.write_text(
+        hdf5._READER.read_text().replace("        save_file(", f"        raise {error}\n        save_file(")
+    )
+    monkeypatch.setattr(hdf5, "_READER", reader)
+    write_hdf5(tmp_path / "m.h5", {"a": np.zeros(3)})
+    with pytest.raises(OSError, match=r"Expected space for the arrays of .*m\.h5\. Received: .*No space left"):
+        read_hdf5(tmp_path / "m.h5")
+
+
 def test_a_missing_file_is_pythons_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_hdf5(tmp_path / "missing.h5")

@@ -23,6 +23,7 @@ from gradloom.saving.model_file import CONFIG
 from gradloom.saving.names import state_names, weight_names
 from gradloom.saving.objects import _own_things
 from gradloom.saving.state import model_variables
+from gradloom.saving.tensor_file import CHECKSUM
 from gradloom.trees import map_leaves
 
 FEW = settings(
@@ -539,6 +540,16 @@ def test_a_config_nested_without_end_is_told(tmp_path: Path) -> None:
     write_tensors(path, {}, {CONFIG: "[" * 100_000})
     with pytest.raises(SavedFileError, match=r"m\.gradloom: cannot be made a model of: RecursionError"):
         gl.models.load_model(path)
+
+
+def test_a_file_without_a_checksum_is_refused(tmp_path: Path) -> None:
+    """A bit of the checksum's name is enough for there to be none."""
+    path, model = tmp_path / "m.gradloom", small(gl.layers.Dense(1))
+    model.save(path)
+    path.write_bytes(path.read_bytes().replace(CHECKSUM.encode(), b"gradloom.sha257"))
+    for load in (gl.models.load_model, model.load_weights):
+        with pytest.raises(SavedFileError, match=r"m\.gradloom: damaged\. Expected a checksum"):
+            load(path)
 
 
 def test_files_of_weights_alone_are_no_models(tmp_path: Path) -> None:

@@ -108,6 +108,13 @@ def test_a_wrong_checksum_is_told(tmp_path: Path) -> None:
         read_tensors(tmp_path / "file")
 
 
+def test_a_missing_checksum_is_told_where_one_is_required(tmp_path: Path) -> None:
+    safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "file")
+    assert read_tensors(tmp_path / "file")[0]["a"].tolist() == [0]
+    with pytest.raises(SavedFileError, match="file: damaged. Expected a checksum, 'gradloom.sha256'.*Received: none"):
+        read_tensors(tmp_path / "file", checksum=True)
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tensors(tmp_path / "file", {"a": np.zeros(1)})
 

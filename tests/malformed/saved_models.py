@@ -258,7 +258,7 @@ class _Forking:
     DEVNULL, TimeoutExpired = subprocess.DEVNULL, subprocess.TimeoutExpired
 
     def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
-        _, program, source, destination = command
+        *_, program, source, destination = command
         assert Path(program).samefile(str(hdf5_reader.__file__))
         errors = Path(destination).with_name("stderr")
         child = os.fork()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gradloom.runtime.files import published
+from gradloom.runtime.files import make_folder, published
 
 
 def test_the_file_has_what_was_written(tmp_path: Path) -> None:
@@ -31,6 +31,34 @@ def test_a_failure_leaves_the_old_file_alone(broken: str, tmp_path: Path, monkey
         file.write(b"new")
     assert str(caught.value) == f"[Errno 28] No space left on device: {str(target)!r}"
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_where_the_folder_cannot_be_synchronized_the_new_file_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronize, target = os.fsync, tmp_path / "file"
+
+    def fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").resolve() == tmp_path:
+            raise OSError(errno.EIO, "Input/output error")
+        synchronize(descriptor)
+
+    target.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output error") as caught, published(target) as file:
+        file.write(b"new")
+    assert caught.value.filename == str(target)
+    assert target.read_bytes() == b"new" and list(tmp_path.iterdir()) == [target]
+
+
+def test_new_folders_are_synchronized_with_what_they_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[Path] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.add(Path(f"/proc/self/fd/{descriptor}").resolve()))
+    make_folder(tmp_path / "one" / "two")
+    assert (tmp_path / "one" / "two").is_dir() and seen == {tmp_path, tmp_path / "one"}
+    seen.clear()
+    make_folder(tmp_path / "one" / "two")
+    assert not seen
 
 
 def test_an_interrupt_leaves_the_old_file_alone(tmp_path: Path) -> None:

@@ -93,9 +93,9 @@ def saved_steps(folder: Path) -> int:
     if not path.exists():
         return 0
     checkpoint = Checkpoint.read(path)
-    entries = checkpoint._state["variables"]["optimizer"]
+    entries = checkpoint.state["variables"]["optimizer"]
     name = next(entry["array"] for entry in entries if entry["path"].endswith("/iterations"))
-    return int(checkpoint._arrays[name])
+    return int(checkpoint.arrays[name])
 
 
 def main(folder: Path, kills: int, seed: int) -> None:

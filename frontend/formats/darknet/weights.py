@@ -29,6 +29,7 @@ from gradloom.model import Model
 from gradloom.network import Network
 from gradloom.runtime.cpus import available_cpus
 from gradloom.runtime.files import published
+from gradloom.runtime.interrupts import HeldBack
 from gradloom.variables import Variable
 
 _VERSIONS = ((0, 1), (0, 2))
@@ -102,11 +103,13 @@ def load_weights(model: Model, path: str | os.PathLike[str], unused: int = 0) ->
     with path.open("rb") as file:
         header = _read_header(file, path, [variable.size for variable in variables], unused)
         arrays = _read_arrays(file, path, variables)
-    # Most of the time goes into the other order of axes, with NumPy at work outside of Python's lock.
-    with ThreadPoolExecutor(available_cpus()) as threads:
-        for _ in threads.map(Variable.assign, variables, arrays):
-            pass
-    _headers[model] = header
+    # All or none: an interrupt waits for the last one. Most of the time goes into the other order of axes, with NumPy
+    # at work outside of Python's lock.
+    with HeldBack():
+        with ThreadPoolExecutor(available_cpus()) as threads:
+            for _ in threads.map(Variable.assign, variables, arrays):
+                pass
+        _headers[model] = header
 
 
 def save_weights(model: Model, path: str | os.PathLike[str]) -> None:
