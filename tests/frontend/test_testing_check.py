@@ -10,10 +10,14 @@ import pytest
 
 import gradloom as gl
 from gradloom import ops
+from gradloom.compiler.ir import Graph
 from gradloom.compiler.ops.arithmetic import Multiply
 from gradloom.compiler.ops.elementwise import Tanh
 from gradloom.compiler.ops.reductions import Sum
-from gradloom.testing import Checks, GradientError, NotFiniteError, check_gradients
+from gradloom.compiler.program import Program
+from gradloom.graph_runs import run_program
+from gradloom.runtime.threads import get_num_threads
+from gradloom.testing import Checks, GradientError, NotFiniteError, check_gradients, compiled
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 4))
@@ -162,6 +166,24 @@ def test_wrong_code_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     error = caught(lambda x: ops.exp(ops.tanh(x)) * 2.0, X.astype(np.float32))
     assert error.check == "compiled"
     assert "= tanh" in error.node.splitlines()[0] and "test_testing_check.py" in error.node
+
+
+def test_results_that_depend_on_threads_are_found_for_small_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two threads, where a program has work for it, rounds one element otherwise."""
+
+    def planted(program: Program, graph: Graph, arrays: Any) -> dict[str, np.ndarray]:
+        results = run_program(program, graph, arrays)
+        if min(get_num_threads(), program.max_threads) > 1:
+            results["result"].flat[-1] = np.nextafter(results["result"].flat[-1], np.float32(9))
+        return results
+
+    monkeypatch.setattr(compiled, "run_program", planted)
+    error = caught(lambda x: ops.softmax(x), X.astype(np.float32))
+    assert error.check == "threads" and "on 2 threads its bits are others" in error.node
+
+
+def test_threads_are_not_judged_where_one_has_all_the_work() -> None:
+    assert "threads" not in check_gradients(lambda x: ops.exp(x), np.float32([0.5])).made
 
 
 def test_a_wrong_rewrite_is_found_in_the_smallest_graph(monkeypatch: pytest.MonkeyPatch) -> None:
