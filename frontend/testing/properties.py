@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gradloom.testing.check import check_gradients
-from gradloom.testing.errors import NotFiniteError
+from gradloom.testing.errors import NotFiniteError, NotJudgedError
 from gradloom.testing.functions import function_name
 from gradloom.testing.kinks import AVOID
 from gradloom.testing.profiles import import_hypothesis, property_settings
+from gradloom.testing.records import Checks
 from gradloom.testing.strategies import Tensor
 
 COMPILED_EXAMPLES = 3
@@ -33,7 +34,8 @@ def gradient_property(
 
     The test has the function's name and no arguments. pytest collects it under any name, as its plugin does here. It
     raises `GradientError` for the simplest arguments found at which a check fails: first shapes are made simple, then
-    values. Arguments at which the function is not finite are drawn anew.
+    values. Arguments at which the function is not finite are drawn anew. Where no arguments let a gradient be judged,
+    it raises `NotJudgedError`.
 
     strategies: one for each parameter: `tensor(…)`, or any strategy of hypothesis; what it draws is passed to
         `check_gradients` in the parameters' order.
@@ -46,16 +48,20 @@ def gradient_property(
     def decorate(f: Callable[..., Any]) -> Callable[[], None]:
         names = _ordered(f, strategies)
 
-        def run(count: int, compiled: bool) -> None:
+        def run(count: int, compiled: bool, judged: list[bool], passed_by: Checks) -> None:
             hypothesis = import_hypothesis()
 
             @property_settings(count)  # type: ignore[untyped-decorator]
             @hypothesis.given(hypothesis.strategies.composite(_arguments)(strategies))  # type: ignore[untyped-decorator]
             def attempt(arguments: Mapping[str, Any]) -> None:
                 try:
-                    check_gradients(
+                    checks = check_gradients(
                         f, *(arguments[name] for name in names), order=order, kinks=kinks, compiled=compiled
                     )
+                    judged.append(checks.judged)
+                except NotJudgedError as error:
+                    # Another point may show it.
+                    passed_by.skip_as(error.checks)
                 except NotFiniteError:
                     hypothesis.reject()
 
@@ -63,9 +69,13 @@ def gradient_property(
             attempt()
 
         def test() -> None:
-            run(max_examples, compiled=False)
+            judged: list[bool] = []
+            passed_by = Checks(function_name(f))
+            run(max_examples, False, judged, passed_by)
             if compiled_examples:
-                run(compiled_examples, compiled=True)
+                run(compiled_examples, True, judged, passed_by)
+            if passed_by.skipped and not any(judged):
+                raise NotJudgedError(passed_by)
 
         test.__name__, test.__qualname__ = f.__name__, f.__qualname__
         test.__doc__, test.__module__ = f.__doc__, f.__module__

@@ -17,7 +17,7 @@ from gradloom.compiler.ops.reductions import Sum
 from gradloom.compiler.program import Program
 from gradloom.graph_runs import run_program
 from gradloom.runtime.threads import get_num_threads
-from gradloom.testing import Checks, GradientError, NotFiniteError, check_gradients, compiled
+from gradloom.testing import Checks, GradientError, NotFiniteError, NotJudgedError, check_gradients, compiled
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 4))
@@ -228,10 +228,21 @@ def test_what_is_not_finite_is_refused_or_found() -> None:
 def test_points_at_kinks_are_moved_or_passed_by() -> None:
     assert not check_gradients(ops.relu, np.zeros(3), compiled=False).skipped
     # Equal operands stay equal wherever the point is moved.
-    checks = check_gradients(lambda x: ops.maximum(x, x) * 2.0, X, compiled=False)
-    assert checks.skipped and "gradient" not in checks.made and "directions skipped" in str(checks)
-    at_a_pole = check_gradients(lambda x: ops.sqrt(x - x) * x, X, compiled=False)
-    assert at_a_pole.skipped
+    for skipped in (lambda x: ops.maximum(x, x) * 2.0, lambda x: ops.sqrt(x - x) * x):
+        with pytest.raises(NotJudgedError, match="function: no gradient was judged: 3 directions skipped: over a kink"):
+            check_gradients(skipped, X, compiled=False)
+    # One of two arguments can be judged.
+    checks = check_gradients(lambda x, y: ops.maximum(x, x) + y, X, X, compiled=False)
+    assert checks.judged and "directions skipped: over a kink" in str(checks)
+
+
+def test_derivatives_that_rounding_may_hide_are_not_counted_as_judged() -> None:
+    wrong = custom(lambda x: x * x, lambda u, x: u * x)
+    with pytest.raises(NotJudgedError, match="rounding may be as large as the derivative"):
+        check_gradients(lambda x: wrong(x) + 1e16, X, compiled=False)
+    # Of a result that does not depend on its argument 0 is right, and certain.
+    assert check_gradients(lambda x: x * 0.0, X, compiled=False).judged
+    assert check_gradients(lambda x: x, np.zeros((0, 3)), compiled=False).made == {"adjoint": 1}
 
 
 def test_arguments_are_checked() -> None:
