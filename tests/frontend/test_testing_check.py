@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 import gradloom as gl
 from gradloom import ops
-from gradloom.compiler.ir import Graph
+from gradloom.compiler import parse
+from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.ops.arithmetic import Multiply
 from gradloom.compiler.ops.elementwise import Tanh
 from gradloom.compiler.ops.reductions import Sum
@@ -151,6 +153,12 @@ def test_a_wrong_rule_of_an_op_is_found_and_named(op: Any, f: Any, monkeypatch: 
         )
     error = caught(f, X, W, order=1, compiled=False)
     assert f"= {op.name}" in error.node.splitlines()[0]
+    # The node alone is a graph that can be read back, with the gradient that is wrong.
+    alone = parse(textwrap.dedent(error.node.split("alone, with its gradient:\n")[1]))
+    assert alone.outputs[0].value.op.name == op.name
+    assert [output.name for output in alone.outputs][:2] == ["result", "gradient_x0"]
+    assert {type(x.op) for x in alone.outputs[0].value.inputs} == {Input}
+    assert alone.outputs[0].value.shape == {"multiply": (3, 2), "tanh": (3, 2), "sum": (3,)}[op.name]
 
 
 def test_the_layer_of_a_wrong_node_is_named() -> None:
