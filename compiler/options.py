@@ -14,6 +14,12 @@ from gradloom.compiler.ir import Graph, Input, Op, Value
 from gradloom.compiler.ir_text import print_graph
 from gradloom.compiler.llvm.target import Target
 
+BLOCK_COST = 8192
+"""Instructions that a block should hold at least, so that handing it to another thread pays."""
+
+PARALLEL_BYTES = 16384
+"""Bytes that a step moves at least for a second thread to pay."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -21,7 +27,8 @@ class Options:
 
     `cores` is the number of threads to divide work for (any number runs the program, with the same results);
     `memory_limit` in bytes; without `simplify` or `fuse`, graphs go through these stages unchanged;
-    `choices` come before the cost models' own; `timed` code notes when each thread begins and ends each kernel.
+    `choices` come before the cost models' own; `timed` code notes when each thread begins and ends each kernel;
+    blocks of `block_cost` instructions and steps that move `parallel_bytes` are worth a second thread.
     """
 
     target: Target = field(default_factory=Target.host)
@@ -31,6 +38,8 @@ class Options:
     memory_limit: int | None = None
     choices: Choices = NO_CHOICES
     timed: bool = False
+    block_cost: int = BLOCK_COST
+    parallel_bytes: int = PARALLEL_BYTES
 
 
 @cache

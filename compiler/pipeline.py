@@ -25,9 +25,6 @@ from gradloom.compiler.passes.simplify import RULES
 from gradloom.compiler.program import Argument, Barrier, Call, Program, Step, time_stamps
 from gradloom.compiler.schedule import Schedule, schedule
 
-PARALLEL_BYTES = 16384
-"""Bytes that a step moves at least for a second thread to pay."""
-
 MODULE_INSTRUCTIONS = 6000
 """Of LLVM, after which a program's next kernel goes into another module; half a second's work for LLVM."""
 
@@ -199,14 +196,14 @@ class Lowering:
             if buffer.type.nbytes > 0
         )
         barriers = sum(isinstance(step, Barrier) for step in self.steps)
-        return max(1, blocks) if moved >= PARALLEL_BYTES * max(1, barriers) else 1
+        return max(1, blocks) if moved >= self.options.parallel_bytes * max(1, barriers) else 1
 
 
 def machine_for(options: Options) -> Machine:
     """What kernel builders need to know of the target."""
     target = options.target
     bf16 = target.multiplies_bf16
-    return Machine(target.lanes * 4, target.registers, options.cores, target.l1, target.l2, bf16)
+    return Machine(target.lanes * 4, target.registers, options.cores, target.l1, target.l2, options.block_cost, bf16)
 
 
 def lower(graph: Graph, options: Options | None = None) -> Lowering:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,13 +46,19 @@ def run_graph(graph: Graph, arrays: Arrays, way: str = COMPILED) -> dict[str, np
     return run_program(program, main, {**arrays, **prepared})
 
 
-def compiled_anew(graph: Graph, optimized: bool = True) -> Program:
-    """Compile a graph anew: what is checked must not come out of the cache."""
+def compiled_anew(graph: Graph, optimized: bool = True, divided: bool = False) -> Program:
+    """Compile a graph anew: what is checked must not come out of the cache.
+
+    divided: in blocks as small as they can be, a row or vector each, so that threads share what one would do sooner.
+    """
     from gradloom.compiler import pipeline
     from gradloom.compiler.options import Options
     from gradloom.runtime.cpus import available_cpus
 
-    return pipeline.compile_graph(graph, Options(cores=available_cpus(), simplify=optimized, fuse=optimized))
+    options = Options(cores=available_cpus(), simplify=optimized, fuse=optimized)
+    if divided:
+        options = replace(options, cores=max(2, options.cores), block_cost=1, parallel_bytes=0)
+    return pipeline.compile_graph(graph, options)
 
 
 def run_program(program: Program, graph: Graph, arrays: Arrays) -> dict[str, np.ndarray]:

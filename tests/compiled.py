@@ -63,15 +63,23 @@ def assert_close(got: Arrays, expected: Arrays, graph: Graph, scale: float = 1.0
 
 
 def check(
-    graph: Graph, arrays: Arrays, scale: float = 1.0, threads: Sequence[int] = (1, 2), levels: Sequence[str] = ("",)
+    graph: Graph,
+    arrays: Arrays,
+    scale: float = 1.0,
+    threads: Sequence[int] = (1, 2),
+    levels: Sequence[str] = ("",),
+    **options: Any,
 ) -> None:
-    """Compiled equals interpreted, in each variant and for each level; the bits do not depend on the thread count."""
+    """Compiled equals interpreted, in each variant and for each level; the bits do not depend on the thread count.
+
+    options: of the compiler, in all variants.
+    """
     with np.errstate(all="ignore"):
         expected = interpret(graph, dict(arrays))
     for level in levels:
         target = Target.named(level) if level else Target.host()
-        for options in VARIANTS.values():
-            program = pipeline.compile_graph(graph, pipeline.Options(target, cores=2, **options))
+        for variant in VARIANTS.values():
+            program = pipeline.compile_graph(graph, pipeline.Options(target, cores=2, **variant, **options))
             first = run_program(program, graph, arrays, threads[0])
             assert_close(first, expected, graph, scale, arrays)
             for count in threads[1:]:

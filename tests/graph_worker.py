@@ -1,4 +1,6 @@
-"""Checks random graphs in a process of its own: `python graph_worker.py FOLDER SEED COUNT small|whole`.
+"""Checks random graphs in a process of its own: `python graph_worker.py FOLDER SEED COUNT panels|plain`.
+
+Threads divide even small graphs; with `panels`, small matrices and results are laid out as large ones are.
 
 FOLDER holds, at each moment, the graph that is being checked and what is done with it, for whoever finds the process
 ended by a signal: `graph.ir`, `arrays.npz`, `doing`. In the end it holds `report` for a mismatch, else `result.json`.
@@ -23,7 +25,7 @@ from gradloom.compiler.reducer import reduce
 from gradloom.drawn_arrays import drawn_arrays
 from gradloom.testing import graphs
 from gradloom.testing.blame import first_wrong_value
-from small_blocks import SETTINGS
+from small_blocks import SETTINGS, SMALL_BLOCKS
 
 REDUCTION = 120.0
 """Seconds for making a failing graph small."""
@@ -34,14 +36,19 @@ class Mismatch(AssertionError):
 
 
 def options(level: str, variant: str) -> pipeline.Options:
-    return pipeline.Options(Target.named(level), cores=2, **VARIANTS[variant])
+    return pipeline.Options(Target.named(level), cores=2, **VARIANTS[variant], **SMALL_BLOCKS)
 
 
-def mismatch(graph: Graph, arrays: Arrays, level: str, variant: str) -> str:
-    """What is wrong with one way of compiling a graph; "" if nothing is."""
+def mismatch(graph: Graph, arrays: Arrays, level: str, variant: str, used: Counter[bool] | None = None) -> str:
+    """What is wrong with one way of compiling a graph; "" if nothing is.
+
+    used: counts programs by whether several threads divide their work.
+    """
     with np.errstate(all="ignore"):
         expected = interpret(graph, arrays)
     program = pipeline.compile_graph(graph, options(level, variant))
+    if used is not None:
+        used[program.max_threads > 1] += 1
     alone = run_program(program, graph, arrays, 1)
     wrong = differing(alone, expected, graph, arrays=arrays)
     for name, mask in wrong.items():
@@ -100,10 +107,11 @@ def first_wrong_node(graph: Graph, arrays: Arrays, level: str, variant: str) -> 
     return first_wrong_value(whole.values, known, wrong) or "none, where all nodes are results"
 
 
-def main(folder: Path, number: int, count: int, small: bool) -> None:
-    for module, name, value in SETTINGS if small else ():
+def main(folder: Path, number: int, count: int, panels: bool) -> None:
+    for module, name, value in SETTINGS if panels else ():
         setattr(module, name, value)
     ops: Counter[str] = Counter()
+    threaded: Counter[bool] = Counter()
     checked = 0
     failure = None
 
@@ -126,7 +134,7 @@ def main(folder: Path, number: int, count: int, small: bool) -> None:
             for variant in VARIANTS:
                 (folder / "doing").write_text(f"{variant}, {level}")
                 try:
-                    what = mismatch(graph, arrays, level, variant)
+                    what = mismatch(graph, arrays, level, variant, threaded)
                 except Exception:
                     what = traceback.format_exc()
                 if what:
@@ -141,8 +149,10 @@ def main(folder: Path, number: int, count: int, small: bool) -> None:
         text = traceback.format_exc() if failure is None else report(*failure)
         (folder / "report").write_text(text)
         sys.exit(1)
-    (folder / "result.json").write_text(json.dumps({"graphs": checked, "ops": ops}))
+    (folder / "result.json").write_text(
+        json.dumps({"graphs": checked, "ops": ops, "alone": threaded[False], "threaded": threaded[True]})
+    )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "small")
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "panels")

@@ -1,12 +1,12 @@
-"""What makes kernels that are small be cut into blocks, so that threads divide them as if they were large."""
+"""What makes kernels that are small be cut into blocks and laid out as if they were large."""
 
-from gradloom.compiler import memory, pipeline, schedule
-from gradloom.compiler.kernels import lowering
+from gradloom.compiler import memory, schedule
+
+SMALL_BLOCKS = {"block_cost": 16, "parallel_bytes": 0}
+"""Options with which threads divide all that has more than a few elements."""
 
 SETTINGS = (
-    (lowering, "BLOCK_COST", 16),
     (schedule, "PANELLED_FROM", 64),
     (memory, "SHARED_FROM", 64),
-    (pipeline, "PARALLEL_BYTES", 0),
 )
-"""Module, name and value of each."""
+"""Of layouts: module, name and value of each."""

@@ -18,9 +18,6 @@ from gradloom.compiler.ops.base import Position
 from gradloom.compiler.passes.fuse import storage
 from gradloom.compiler.types import DType
 
-BLOCK_COST = 8192
-"""Instructions that a block should hold at least, so that handing it to another thread pays."""
-
 MOST_BLOCKS = 64
 """Blocks that a kernel is cut into at most: enough for any thread count, few enough to cost nothing."""
 
@@ -29,6 +26,7 @@ MOST_BLOCKS = 64
 class Machine:
     """What kernel builders need to know of the target: vector lanes by dtype, registers, cores and cache sizes.
 
+    `block_cost` is how many instructions a block should hold at least, so that handing it to another thread pays.
     `multiplies_bf16` says that `dot2` is one instruction.
     """
 
@@ -37,6 +35,7 @@ class Machine:
     cores: int
     l1_bytes: int
     l2_bytes: int
+    block_cost: int
     multiplies_bf16: bool = False
 
     def lanes(self, dtypes: Sequence[DType]) -> int:
@@ -147,11 +146,11 @@ def chunks(size: int, lanes: int) -> list[tuple[int, int, int]]:
     return [(n * lanes, lanes, lanes) for n in range(whole)] + list(tail(whole * lanes, size))
 
 
-def block_unit(count: int, cost: float, hint: int | None = None) -> int:
+def block_unit(machine: Machine, count: int, cost: float, hint: int | None = None) -> int:
     """How many of `count` independent elements of work, `cost` instructions each, a block takes."""
     if hint is not None:
         return hint
-    return max(1, min(count, max(math.ceil(count / MOST_BLOCKS), math.ceil(BLOCK_COST / max(cost, 1)))))
+    return max(1, min(count, max(math.ceil(count / MOST_BLOCKS), math.ceil(machine.block_cost / max(cost, 1)))))
 
 
 def cost_of(values: Sequence[Value]) -> int:

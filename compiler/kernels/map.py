@@ -59,7 +59,7 @@ def lower_flat(task: Task) -> Lowered:
                 with b.vectorized(width, active):
                     lowering.store(results, (ix.lanes(ix.constant(begin), active),))
         return lowering.finish(1 if size else 0)
-    unit = -(-block_unit(size, cost_of(task.group.members) / lanes) // lanes) * lanes
+    unit = -(-block_unit(task.machine, size, cost_of(task.group.members) / lanes) // lanes) * lanes
     # The last block also takes the partial vector at the end.
     whole = size // lanes * lanes
     blocks = -(-whole // unit)
@@ -90,7 +90,7 @@ def lower_rows(task: Task) -> Lowered:
             each_block(b, block, unit, width, lambda first, count: _columns(lowering, leading, first, count))
         return lowering.finish(blocks)
     cost = cost_of(task.group.members) * width / min(task.lanes, width)
-    unit = block_unit(rows, cost, row_hint(task, shape) if len(shape) == 2 else None)
+    unit = block_unit(task.machine, rows, cost, row_hint(task, shape) if len(shape) == 2 else None)
     blocks = -(-rows // unit)
     with (
         lowering.blocks(blocks) as block,

@@ -44,13 +44,13 @@ def lower_reduce(task: Task) -> Lowered:
     summed = math.prod(reductions[0].inputs[0].shape) // (rows * width)
     cost = cost_of(task.group.members) * summed / task.lanes
     if rows > 1:
-        unit = block_unit(rows, cost * width)
+        unit = block_unit(task.machine, rows, cost * width)
         blocks = -(-rows // unit)
         with lowering.blocks(blocks) as block, b.loop(0, lowering.span(block, unit, rows), high=unit - 1) as loop:
             leading = b.unravel(block.scaled(unit) + loop.index, outer)
             _columns(lowering, reductions, leading, ix.constant(0), width)
         return lowering.finish(blocks)
-    unit = column_hint(task, width) or -(-block_unit(width, cost) // task.lanes) * task.lanes
+    unit = column_hint(task, width) or -(-block_unit(task.machine, width, cost) // task.lanes) * task.lanes
     blocks = -(-width // unit)
     leading = (ix.constant(0),) * len(outer)
     with lowering.blocks(blocks) as block:

@@ -97,7 +97,7 @@ class _RowKernel:
             return self.lowering.finish(0)
         cost = cost_of(self.task.group.members) * max(1, self.width / self.task.lanes)
         hint = row_hint(self.task, self.domain.shape) if len(self.domain.rows) == 1 else None
-        unit = block_unit(rows, cost, hint)
+        unit = block_unit(self.task.machine, rows, cost, hint)
         blocks = -(-rows // unit)
         with self.lowering.blocks(blocks) as block:
             if self.width > UNROLLED * self.task.lanes:

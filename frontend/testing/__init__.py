@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradloom.testing.check import check_gradients
-    from gradloom.testing.errors import GradientError, NotFiniteError
+    from gradloom.testing.errors import GradientError, NotFiniteError, NotJudgedError
     from gradloom.testing.graph_strategies import graphs
     from gradloom.testing.layer_strategies import LayerCall, layers
     from gradloom.testing.profiles import PROFILE
@@ -24,6 +24,7 @@ _HOMES = {
     "GradientError": "errors",
     "LayerCall": "layer_strategies",
     "NotFiniteError": "errors",
+    "NotJudgedError": "errors",
     "PROFILE": "profiles",
     "Pooling": "strategies",
     "check_gradients": "check",
@@ -42,6 +43,7 @@ __all__ = [
     "GradientError",
     "LayerCall",
     "NotFiniteError",
+    "NotJudgedError",
     "Pooling",
     "check_gradients",
     "convolution",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import indent
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from gradloom.naming import numbered
 from gradloom.testing.differences import central
 from gradloom.testing.evaluation import needed, run, unit, wide
 from gradloom.testing.kinks import FIRST_STEP, SMALLEST_STEP
-from gradloom.testing.problem import Point, Problem, signed
+from gradloom.testing.problem import Point, Problem, label, signed
 
 
 def where(node: Value) -> str:
@@ -45,11 +46,12 @@ def first_wrong_gradient(problem: Problem, point: Point, order: int, conventions
         if node in point.fixed or not isinstance(node.op, TensorOp):
             continue
         try:
-            found = _Local(problem, point, node, rng, conventions).mismatch()
+            local = _Local(problem, point, node, rng, conventions)
+            found = local.mismatch()
         except NoGradientError:
             continue
         if found:
-            return f"{where(node)}\n    {found}"
+            return f"{where(node)}\n    {found}{local.text()}"
     return ""
 
 
@@ -66,6 +68,7 @@ class _Local:
         self.conventions = conventions
         self.values = [point.values[operand] for operand in node.inputs]
         self.upstream = signed(rng, node.shape)
+        self.graph: Graph | None = None
 
     def mismatch(self) -> str:
         """What is wrong with the node's cotangents; "" if nothing is, or if it is at a kink."""
@@ -84,6 +87,12 @@ class _Local:
                 if message:
                     return message
         return ""
+
+    def text(self) -> str:
+        """The node with its gradient as a graph of its own; "" where a Python function is its gradient."""
+        if self.graph is None:
+            return ""
+        return f"\n  alone, with its gradient:\n{indent(str(self.graph).rstrip(), '    ')}"
 
     def _compared(
         self,
@@ -129,12 +138,15 @@ class _Local:
         return at
 
     def _cotangents(self) -> list[np.ndarray]:
-        graph = Graph()
+        graph = self.graph = Graph("node")
         operands = [graph.input(f"x{at}", TensorType(v.dtype, v.shape)) for at, v in enumerate(self.node.inputs)]
         result = graph.apply(self.node.op, *operands, provenance=())
         upstream = graph.input("upstream", TensorType(result.dtype.arithmetic, result.shape))
         floats = [operand for operand in operands if operand.dtype.is_float]
         found = dict(zip(floats, gradients([result], floats, [upstream]), strict=True))
+        graph.output("result", result)
+        for operand in floats:
+            graph.output(f"gradient_{label(operand)}", found[operand])
         given = {f"x{at}": array for at, array in enumerate(self.values)}
         results = run(graph.values, {**given, "upstream": self.upstream.astype(upstream.dtype.numpy)})
         return [results[found[x]] if x in found else np.zeros(x.shape) for x in operands]

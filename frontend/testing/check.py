@@ -12,11 +12,11 @@ from gradloom.testing import kinks as kinked
 from gradloom.testing.blame import first_wrong_gradient, where
 from gradloom.testing.compiled import check_compiled
 from gradloom.testing.differences import central, one_sided
-from gradloom.testing.errors import GradientError, NotFiniteError
+from gradloom.testing.errors import GradientError, NotFiniteError, NotJudgedError
 from gradloom.testing.evaluation import needed, run, wide
 from gradloom.testing.functions import checked_function
 from gradloom.testing.problem import Function, Point, Problem, build, label, signed
-from gradloom.testing.records import Checks
+from gradloom.testing.records import KINK, ROUNDING, Checks
 from gradloom.testing.report import Mismatch, failure
 
 __tracebackhide__ = True  # pytest shows the test, not how it was checked
@@ -54,7 +54,8 @@ def check_gradients(
     differences, the identity ⟨u, Jv⟩ = ⟨Jᵀu, v⟩, and Jv against differences. In the dtypes given: results and gradients
     against those in float64, then compiled, fused and not, against interpreted, and on several threads against one.
     Tolerances are bounds of rounding, propagated through the graph (`gradloom.testing.evaluation`).
-    Raises `NotFiniteError` where `f` is not finite, `TypeError` without floats to differentiate.
+    Raises `NotJudgedError` where no direction could be judged, `NotFiniteError` where `f` is not finite, `TypeError`
+    without floats to differentiate.
     """
     if order < 1:
         raise ValueError(f"check_gradients: Expected an order of at least 1. Received: order={order}")
@@ -77,6 +78,8 @@ def check_gradients(
         except GradientError as error:
             _require_same(function, problem, point, seed, error)
             raise
+    if not check.checks.judged and check.anything_to_judge:
+        raise NotJudgedError(check.checks)
     return check.checks
 
 
@@ -95,17 +98,22 @@ class Check:
         self.rng = np.random.default_rng([1, *map(ord, function.name)])
         self.distances = kinked.distances(problem.forward, point.values)
 
+    @property
+    def anything_to_judge(self) -> bool:
+        """Whether arguments and results have elements."""
+        return all(any(value.type.size for value in side) for side in (self.problem.inputs, self.problem.outputs))
+
     def derivatives(self) -> None:
         """The gradient of each order, along a direction for each input, against differences."""
         for number, level in enumerate(self.problem.levels):
             if not self._finite(number):
-                self.checks.skipped += len(self.problem.inputs)
+                self.checks.skip(KINK, len(self.problem.inputs))
                 continue
             for value, derivative in zip(self.problem.inputs, self.problem.derivatives[number], strict=True):
                 direction = {label(value): signed(self.rng, value.shape)}
                 step = self._step(direction)
                 if not step:
-                    self.checks.skipped += 1
+                    self.checks.skip(KINK)
                 elif derivative.type.size:
                     self._derivative(number, level, value, derivative, direction, step)
 
@@ -120,7 +128,6 @@ class Check:
         expected, error = float(found.value), float(found.error)
         tolerance = 10 * error + 8 * noise + RELATIVE * max(abs(expected), abs(received))
         name = "gradient" if number == 0 else f"gradient of order {number + 1}"
-        self.checks.add(name, abs(received - expected), tolerance)
         if not abs(received - expected) <= tolerance:
             mismatch = Mismatch(
                 name,
@@ -130,6 +137,10 @@ class Check:
                 tolerance,
             )
             raise failure("gradient", self.function, mismatch, self._blame(number + 1), self.options)
+        if _hidden(np.array(max(abs(expected), abs(received))), tolerance):
+            self.checks.skip(ROUNDING)
+        else:
+            self.checks.add(name, abs(received - expected), tolerance)
 
     def _worst_element(self, level: Value, value: Value, derivative: Value, step: float) -> str:
         """Which element of a gradient is most wrong, for gradients of few elements."""
@@ -155,7 +166,7 @@ class Check:
         received = self._paired(problem.cotangents, problem.along)
         expected = self._paired(problem.directions, problem.derivatives[0])
         if self._at_kink() and not np.isfinite(received[0] + expected[0]):
-            self.checks.skipped += 1
+            self.checks.skip(KINK)
             return
         tolerance = 8 * (received[1] + expected[1]) + RELATIVE * max(abs(received[0]), abs(expected[0]))
         self.checks.add("adjoint", abs(received[0] - expected[0]), tolerance)
@@ -170,7 +181,7 @@ class Check:
         elif self.kinks == kinked.INTERVAL:
             self._intervals()
         else:
-            self.checks.skipped += 1
+            self.checks.skip(KINK)
 
     def _paired(self, weights: Sequence[Value], values: Sequence[Value]) -> tuple[float, float]:
         """Σ weight·value, and how far roundings move it."""
@@ -233,13 +244,16 @@ class Check:
             tolerance = 10 * error + 8 * self.point.spread(along) + RELATIVE * np.maximum(size, scale)
             distance = np.maximum(np.maximum(low - received, received - high), 0.0)
             wrong = ~(distance <= tolerance)
-        self.checks.add(name, distance, tolerance)
         if wrong.any():
             at = np.unravel_index(int(np.argmax(np.where(wrong, distance, -1.0))), wrong.shape)
             place = f"{int(wrong.sum())} of {wrong.size} elements of a result, most at {[int(i) for i in at]}"
             expected: Any = float(low[at]) if low[at] == high[at] else (float(low[at]), float(high[at]))
             mismatch = Mismatch(name, place, expected, float(received[at]), float(tolerance[at]))
             raise failure(check, self.function, mismatch, self._blame(1), self.options)
+        if _hidden(np.maximum(size, np.abs(received)), tolerance):
+            self.checks.skip(ROUNDING)
+        elif received.size:
+            self.checks.add(name, distance, tolerance)
 
     def _blame(self, order: int) -> Callable[[], str]:
         return lambda: first_wrong_gradient(self.problem, self.point, order, self.kinks == kinked.CONVENTION)
@@ -284,6 +298,15 @@ def _require_same(function: Function, problem: Problem, point: Point, seed: int,
                 f"{function.name}: Expected a function that computes the same whenever it is traced. Received: one "
                 "that is random; draw outside of it, or let it drop nothing (training=False)"
             ) from error
+
+
+def _hidden(size: np.ndarray, tolerance: np.ndarray | float) -> bool:
+    """Whether rounding may be as large as derivatives of these sizes, so that a wrong one passes like a right one.
+
+    0 counts as 1, the size of directions: that it is 0 tells nothing where rounding is larger than that.
+    """
+    hidden = ~(tolerance < np.where(size > 0, size, 1.0))
+    return bool(hidden.any() and not (~hidden & (size > 0)).any())
 
 
 def _require_finite(function: Function, problem: Problem, point: Point) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from gradloom.compiler.errors import GradloomError
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Constant, Graph, Input, Value
+from gradloom.compiler.program import Program
 from gradloom.compiler.reducer import reduce
 from gradloom.compiler.types import F64
 from gradloom.drawn_arrays import drawn_arrays
@@ -87,16 +88,22 @@ class _Compiled:
                     lambda optimized=optimized: self._first_wrong(arrays, optimized),
                 )
             if optimized:
-                self._threads(program, arrays, results)
+                self._threads(program, arrays)
 
     def _results(self) -> list[tuple[str, Value]]:
         return [(output.name, output.value) for output in self.problem.graph.outputs]
 
-    def _threads(self, program: Any, arrays: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray]) -> None:
+    def _threads(self, program: Program, arrays: Mapping[str, np.ndarray]) -> None:
+        """The same bits on each number of threads; nothing where one thread has all the work."""
+        if program.max_threads == 1:
+            program = compiled_anew(self.graph, divided=True)
+        if program.max_threads == 1:
+            return
         before = get_num_threads()
-        counts = sorted({1, 2, available_cpus()})
         try:
-            for count in counts:
+            set_num_threads(1)
+            results = run_program(program, self.graph, arrays)
+            for count in sorted({2, available_cpus()} - {1}):
                 set_num_threads(count)
                 again = run_program(program, self.graph, arrays)
                 for name, value in self._results():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
+from gradloom.testing.records import Checks
+
 
 class GradientError(AssertionError):
     """A gradient is wrong, or compiled code does not compute what the graph says.
@@ -47,6 +49,14 @@ class GradientError(AssertionError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class NotJudgedError(AssertionError):
+    """No gradient was judged: all directions lead over kinks, or rounding may be as large as the derivatives."""
+
+    def __init__(self, checks: Checks) -> None:
+        super().__init__(f"{checks.name}: no gradient was judged: {'; '.join(checks.reasons())}")
+        self.checks = checks
 
 
 class NotFiniteError(ValueError):

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gradloom.testing.check import check_gradients
-from gradloom.testing.errors import NotFiniteError
+from gradloom.testing.errors import NotFiniteError, NotJudgedError
 from gradloom.testing.functions import function_name
 from gradloom.testing.kinks import AVOID
 from gradloom.testing.profiles import import_hypothesis, property_settings
+from gradloom.testing.records import Checks
 from gradloom.testing.strategies import Tensor
 
 __tracebackhide__ = True  # pytest shows the test, not how it was checked
@@ -36,7 +37,8 @@ def gradient_property(
     The test has the function's name, and as arguments those parameters that have neither strategy nor default: `self`,
     or what `pytest.mark.parametrize` and fixtures supply. Without such it has none. pytest collects it under any name,
     as its plugin does here. It raises `GradientError` for the simplest arguments found at which a check fails: first
-    shapes are made simple, then values. Arguments at which the function is not finite are drawn anew.
+    shapes are made simple, then values. Arguments at which the function is not finite are drawn anew. Where no
+    arguments let a gradient be judged, it raises `NotJudgedError`.
 
     strategies: by parameters' names: `tensor(…)`, or any strategy of hypothesis; what it draws is passed to
         `check_gradients` in the parameters' order.
@@ -52,7 +54,7 @@ def gradient_property(
         passed = [p for p in parameters if p.name in strategies or p.name in others.parameters]
         last = parameters.index(passed[-1]) + 1
 
-        def run(count: int, compiled: bool, given: Mapping[str, Any]) -> None:
+        def run(count: int, compiled: bool, given: Mapping[str, Any], judged: list[bool], passed_by: Checks) -> None:
             hypothesis = import_hypothesis()
 
             @property_settings(count)  # type: ignore[untyped-decorator]
@@ -61,7 +63,11 @@ def gradient_property(
                 values = {**arguments, **given}
                 in_order = [values.get(parameter.name, parameter.default) for parameter in parameters[:last]]
                 try:
-                    check_gradients(f, *in_order, order=order, kinks=kinks, compiled=compiled)
+                    checks = check_gradients(f, *in_order, order=order, kinks=kinks, compiled=compiled)
+                    judged.append(checks.judged)
+                except NotJudgedError as error:
+                    # Another point may show it.
+                    passed_by.skip_as(error.checks)
                 except NotFiniteError:
                     hypothesis.reject()
 
@@ -70,9 +76,13 @@ def gradient_property(
 
         def test(*args: Any, **kwargs: Any) -> None:
             given = others.bind(*args, **kwargs).arguments
-            run(max_examples, compiled=False, given=given)
+            judged: list[bool] = []
+            passed_by = Checks(function_name(f))
+            run(max_examples, False, given, judged, passed_by)
             if compiled_examples:
-                run(compiled_examples, compiled=True, given=given)
+                run(compiled_examples, True, given, judged, passed_by)
+            if passed_by.skipped and not any(judged):
+                raise NotJudgedError(passed_by)
 
         test.__dict__.update(f.__dict__)
         test.__name__, test.__qualname__ = f.__name__, f.__qualname__

@@ -1,4 +1,4 @@
-"""What tests of the compiler share: kernels that threads divide although they are small."""
+"""What tests of the compiler share: layouts of large matrices for small ones."""
 
 import pytest
 
@@ -7,6 +7,6 @@ from small_blocks import SETTINGS
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut small kernels into as many blocks, and lay out small matrices in panels, as if they were large."""
+    """Lay out small matrices in panels, and let results share memory, as if they were large: with `SMALL_BLOCKS`."""
     for setting in SETTINGS:
         monkeypatch.setattr(*setting)

@@ -22,6 +22,7 @@ from gradloom.compiler.types import F32, I32, OPEN, U8, TensorType
 from gradloom.testing import graphs
 from loop_tracer import Memory, Touched, Trace, arguments_memory, merged, trace_step
 from mlp_step import lowered
+from small_blocks import SMALL_BLOCKS
 
 THREADS = (2, 3, 4, 7)
 
@@ -85,7 +86,7 @@ def check(graph: Graph, arrays: Mapping[str, np.ndarray], **options: int) -> pip
 def test_random_graphs_leave_no_conflict(drawn: tuple[Graph, dict[str, np.ndarray]], cores: int) -> None:
     graph, arrays = drawn
     assume(200 < sum(value.type.size for value in graph.live()) < 20000)
-    check(graph, arrays, cores=cores)
+    check(graph, arrays, cores=cores, **SMALL_BLOCKS)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -95,7 +96,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(
     drawn: tuple[Graph, dict[str, np.ndarray]], cores: int, fuse: bool
 ) -> None:
     graph, arrays = drawn
-    program = pipeline.compile_graph(graph, pipeline.Options(cores=cores, fuse=fuse))
+    program = pipeline.compile_graph(graph, pipeline.Options(cores=cores, fuse=fuse, **SMALL_BLOCKS))
     first = run_program(program, graph, arrays)
     assert_close(first, interpret(graph, arrays), graph)
     for threads in (2, 3):
@@ -139,7 +140,7 @@ NETWORKS = [(8, 12, 128, 10), (32, 9, 64, 10), (1, 20, 128, 10), (5, 7, 33, 3), 
 @pytest.mark.parametrize("cores", [1, 2, 4])
 def test_a_train_step_leaves_no_conflict(sizes: tuple[int, int, int, int], cores: int) -> None:
     graph, arrays = network(*sizes)
-    check(graph, arrays, cores=cores)
+    check(graph, arrays, cores=cores, **SMALL_BLOCKS)
 
 
 @pytest.mark.parametrize("sizes", NETWORKS[:3], ids=str)
@@ -162,7 +163,7 @@ def test_the_simulation_sees_conflicts() -> None:
     graph.output("w", ops.tanh(ops.matmul(ops.tanh(ops.matmul(w, w)), ops.matmul(w, w))), w)
     rng = np.random.default_rng(0)
     arrays = {"w": rng.normal(size=(70, 70)).astype(np.float32)}
-    low = check(graph, arrays, cores=4)
+    low = check(graph, arrays, cores=4, **SMALL_BLOCKS)
     _, traces = traced(low, arrays)
     bare = [item for item in low.steps if isinstance(item, Call)]
     assert len(bare) < len(low.steps)
@@ -186,7 +187,7 @@ def test_a_reshape_divides_memory_as_it_lies_there() -> None:
         half = ops.reshape(y, (16, 20))[:8]
         graph.output("y", y)
         graph.output("z", ops.matmul(ops.softmax(half), ops.transpose(half)))
-    check(graph, {"x": np.random.default_rng(0).normal(size=(8, 40)).astype(np.float32)}, cores=2)
+    check(graph, {"x": np.random.default_rng(0).normal(size=(8, 40)).astype(np.float32)}, cores=2, **SMALL_BLOCKS)
 
 
 @pytest.mark.parametrize(("batch_size", "expected"), [(1, 2), (32, 2), (128, 2)])

@@ -1,5 +1,7 @@
 """Compiled programs against the NumPy interpreter: random typed graphs, forward and gradient."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +12,7 @@ from gradloom.compiler.program import Program
 from gradloom.compiler.types import F32, TensorType
 from gradloom.runtime.executable import Executable
 from gradloom.testing import graphs
+from small_blocks import SMALL_BLOCKS
 
 
 def test_inputs_may_have_names_of_any_length() -> None:
@@ -19,12 +22,12 @@ def test_inputs_may_have_names_of_any_length() -> None:
     check(graph, {name + last: np.ones(5, np.float32) for last in "xy"})
 
 
-def check_random_graphs(max_nodes: int) -> None:
+def check_random_graphs(max_nodes: int, **options: Any) -> None:
     @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(graphs(max_nodes))
     def compiled_equals_interpreted(drawn: tuple[Graph, dict[str, np.ndarray]]) -> None:
         graph, arrays = drawn
-        check(graph, arrays)
+        check(graph, arrays, **options)
 
     compiled_equals_interpreted()
 
@@ -51,5 +54,5 @@ def test_random_graphs_in_small_blocks_compiled_equal_interpreted(
         executable(self, program)
 
     monkeypatch.setattr(Executable, "__init__", noted)
-    check_random_graphs(max_nodes)
+    check_random_graphs(max_nodes, **SMALL_BLOCKS)
     assert sum(parallel) > len(parallel) / 3

@@ -11,7 +11,7 @@ from compiled import Arrays, assert_close, assert_same, check, run_program
 from gradloom.compiler import ops, pipeline
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Value, building
-from gradloom.compiler.kernels.lowering import BLOCK_COST
+from gradloom.compiler.options import BLOCK_COST
 from gradloom.compiler.types import BOOL, F32, I32, I64, U8, TensorType
 from gradloom.runtime.executable import Executable
 

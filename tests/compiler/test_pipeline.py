@@ -87,6 +87,7 @@ def test_the_key_does_not_change_with_provenance_and_names() -> None:
 
 def test_the_key_changes_with_every_option() -> None:
     changed: dict[str, Any] = {"cores": 3, "simplify": False, "fuse": False, "memory_limit": 10**9, "timed": True}
+    changed |= {"block_cost": 16, "parallel_bytes": 0}
     changed["choices"] = Choices((Departure("matmul", Choice("definition"), "definition"),))
     changed["target"] = dataclasses.replace(Target.host(), l2=12345)
     fields = {field.name for field in dataclasses.fields(Options)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,15 @@ import pytest
 
 import gradloom as gl
 from gradloom import ops
+from gradloom.compiler import parse
+from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.ops.arithmetic import Multiply
 from gradloom.compiler.ops.elementwise import Tanh
 from gradloom.compiler.ops.reductions import Sum
-from gradloom.testing import Checks, GradientError, NotFiniteError, check_gradients
+from gradloom.compiler.program import Program
+from gradloom.graph_runs import run_program
+from gradloom.runtime.threads import get_num_threads
+from gradloom.testing import Checks, GradientError, NotFiniteError, NotJudgedError, check_gradients, compiled
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 4))
@@ -195,6 +201,12 @@ def test_a_wrong_rule_of_an_op_is_found_and_named(op: Any, f: Any, monkeypatch: 
         )
     error = caught(f, X, W, order=1, compiled=False)
     assert f"= {op.name}" in error.node.splitlines()[0]
+    # The node alone is a graph that can be read back, with the gradient that is wrong.
+    alone = parse(textwrap.dedent(error.node.split("alone, with its gradient:\n")[1]))
+    assert alone.outputs[0].value.op.name == op.name
+    assert [output.name for output in alone.outputs][:2] == ["result", "gradient_x0"]
+    assert {type(x.op) for x in alone.outputs[0].value.inputs} == {Input}
+    assert alone.outputs[0].value.shape == {"multiply": (3, 2), "tanh": (3, 2), "sum": (3,)}[op.name]
 
 
 def test_the_layer_of_a_wrong_node_is_named() -> None:
@@ -210,6 +222,24 @@ def test_wrong_code_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     error = caught(lambda x: ops.exp(ops.tanh(x)) * 2.0, X.astype(np.float32))
     assert error.check == "compiled"
     assert "= tanh" in error.node.splitlines()[0] and "test_testing_check.py" in error.node
+
+
+def test_results_that_depend_on_threads_are_found_for_small_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two threads, where a program has work for it, rounds one element otherwise."""
+
+    def planted(program: Program, graph: Graph, arrays: Any) -> dict[str, np.ndarray]:
+        results = run_program(program, graph, arrays)
+        if min(get_num_threads(), program.max_threads) > 1:
+            results["result"].flat[-1] = np.nextafter(results["result"].flat[-1], np.float32(9))
+        return results
+
+    monkeypatch.setattr(compiled, "run_program", planted)
+    error = caught(lambda x: ops.softmax(x), X.astype(np.float32))
+    assert error.check == "threads" and "on 2 threads its bits are others" in error.node
+
+
+def test_threads_are_not_judged_where_one_has_all_the_work() -> None:
+    assert "threads" not in check_gradients(lambda x: ops.exp(x), np.float32([0.5])).made
 
 
 def test_a_wrong_rewrite_is_found_in_the_smallest_graph(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,10 +284,21 @@ def test_what_is_not_finite_is_refused_or_found() -> None:
 def test_points_at_kinks_are_moved_or_passed_by() -> None:
     assert not check_gradients(ops.relu, np.zeros(3), compiled=False).skipped
     # Equal operands stay equal wherever the point is moved.
-    checks = check_gradients(lambda x: ops.maximum(x, x) * 2.0, X, compiled=False)
-    assert checks.skipped and "gradient" not in checks.made and "directions skipped" in str(checks)
-    at_a_pole = check_gradients(lambda x: ops.sqrt(x - x) * x, X, compiled=False)
-    assert at_a_pole.skipped
+    for skipped in (lambda x: ops.maximum(x, x) * 2.0, lambda x: ops.sqrt(x - x) * x):
+        with pytest.raises(NotJudgedError, match="function: no gradient was judged: 3 directions skipped: over a kink"):
+            check_gradients(skipped, X, compiled=False)
+    # One of two arguments can be judged.
+    checks = check_gradients(lambda x, y: ops.maximum(x, x) + y, X, X, compiled=False)
+    assert checks.judged and "directions skipped: over a kink" in str(checks)
+
+
+def test_derivatives_that_rounding_may_hide_are_not_counted_as_judged() -> None:
+    wrong = custom(lambda x: x * x, lambda u, x: u * x)
+    with pytest.raises(NotJudgedError, match="rounding may be as large as the derivative"):
+        check_gradients(lambda x: wrong(x) + 1e16, X, compiled=False)
+    # Of a result that does not depend on its argument 0 is right, and certain.
+    assert check_gradients(lambda x: x * 0.0, X, compiled=False).judged
+    assert check_gradients(lambda x: x, np.zeros((0, 3)), compiled=False).made == {"adjoint": 1}
 
 
 def test_arguments_are_checked() -> None:

@@ -19,6 +19,7 @@ from gradloom.testing import (
     Convolution,
     GradientError,
     LayerCall,
+    NotJudgedError,
     Pooling,
     convolution,
     gradient_property,
@@ -204,6 +205,30 @@ def test_equal_maxima_share_by_convention() -> None:
 def test_points_without_a_value_are_drawn_anew() -> None:
     calls = gradient_property(x=tensor(elements=(-1.0, 1.0)), max_examples=10, compiled_examples=0)
     calls(lambda x: ops.log(x))()
+
+
+@ops.custom_gradient
+def twice_wrong(x: Any) -> Any:
+    return x * x, lambda upstream: upstream * 4.0 * x
+
+
+UNJUDGED: dict[str, Callable[[Any], Any]] = {
+    "kinks everywhere": lambda x: twice_wrong(x) + ops.floor(x * 1e9),
+    "ties everywhere": lambda x: ops.maximum(twice_wrong(x), twice_wrong(x) * 1.0),
+    "drowned": lambda x: twice_wrong(x) + 1e16,
+}
+
+
+@pytest.mark.parametrize("name", UNJUDGED)
+def test_a_property_fails_where_no_gradient_is_judged(name: str) -> None:
+    test = gradient_property(x=tensor("N", dtype="float64"), max_examples=10, compiled_examples=0)(UNJUDGED[name])
+    reason = "rounding may be" if name == "drowned" else "over a kink"
+    with pytest.raises(NotJudgedError, match=f"no gradient was judged: .*{reason}"):
+        test()
+
+
+def test_a_property_without_elements_passes() -> None:
+    gradient_property(x=tensor(0), max_examples=3, compiled_examples=0)(lambda x: twice_wrong(x))()
 
 
 def test_strategies_and_parameters_must_fit() -> None:

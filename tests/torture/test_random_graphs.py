@@ -17,10 +17,13 @@ import gradloom.compiler.ops  # noqa: F401  (fills Op.registry)
 from gradloom.compiler.ir import Op
 
 BATCHES = 8
-"""Of the graphs in a batch all are cut into small blocks, or none: every other batch."""
+"""In every other batch, small matrices and results are laid out as large ones are."""
 
 GRAPHS = 250
 """In a batch of the full form."""
+
+ENOUGH = 25
+"""Graphs of which a third has work for two threads in any case."""
 
 SECONDS = 7200
 
@@ -33,9 +36,9 @@ def test_random_graphs_compiled_in_every_way_equal_interpreted(
     if not count:
         pytest.skip("one of the batches that only the full form has")
     worker = Path(__file__).parents[1] / "graph_worker.py"
-    small = "whole" if batch % 2 else "small"
+    layout = "plain" if batch % 2 else "panels"
     done = subprocess.run(
-        [sys.executable, str(worker), str(tmp_path), str(batch), str(count), small],
+        [sys.executable, str(worker), str(tmp_path), str(batch), str(count), layout],
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -52,6 +55,8 @@ def test_random_graphs_compiled_in_every_way_equal_interpreted(
         pytest.fail(f"batch {batch}: {found.read_text() if found.exists() else done.stderr}")
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["graphs"] >= count
+    if count >= ENOUGH:
+        assert result["threaded"] > result["alone"] / 2, "too few programs have work for two threads"
     if count == GRAPHS:
         missing = {name for name, op in Op.registry.items() if op.__module__.startswith("gradloom.")} - set(
             result["ops"]
