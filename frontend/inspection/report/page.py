@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from html import escape
 from importlib import resources
@@ -60,16 +61,18 @@ def report_html(inspection: Inspection, profile: Profile | None = None) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     plain = [name for name, text in texts.items() if name in GRAPH_STAGES or len(text.encode()) <= PLAIN_BYTES]
+    # Long texts are deflated beside the encoding of the document.
+    with ThreadPoolExecutor(2) as beside:
+        long = [beside.submit(_packed, f"packed-{name}", text) for name, text in texts.items() if name not in plain]
+        encoded = _packed("document", json.dumps(document, separators=(",", ":"), ensure_ascii=False))
+        packed = [encoded, *(each.result() for each in long)]
     parts = {
         "policy": escape(policy),
         "title": escape(inspection.title),
         "style": style,
         "texts": "\n".join(_plain(name, texts[name]) for name in plain),
         "left": _left([name for name in texts if name not in plain]),
-        "packed": "\n".join(
-            [_packed("document", json.dumps(document, separators=(",", ":"), ensure_ascii=False))]
-            + [_packed(f"packed-{name}", text) for name, text in texts.items() if name not in plain]
-        ),
+        "packed": "\n".join(packed),
         "script": script,
     }
     return _filled(_file("template.html"), parts)
