@@ -9,15 +9,18 @@ import numpy as np
 
 from gradloom.compiler.ir import FORWARD, Graph, Input
 from gradloom.compiler.passes.prepare import PREPARED, as_stored
-from gradloom.compiler.types import F64
+from gradloom.compiler.types import as_dtype
 from gradloom.drawn_arrays import Arrays, stored
 from gradloom.inspection.way import Way
 
 if TYPE_CHECKING:
     from gradloom.compiler.program import Program
 
-TOLERANCE = {"f32": 2e-4, "f64": 2e-13}
-"""How far floats may be apart, relative to the largest element of a result, or to 1: some thousand roundings."""
+TOLERANCE = {"bf16": 2e-2, "f32": 2e-4, "f64": 2e-13}
+"""How far floats may be apart, relative to the largest element of a result, or to 1: some thousand roundings.
+
+Results in bf16 are computed in float32, and rounded to it a few times on the way.
+"""
 
 COMPILED, UNFUSED = "compiled", "unfused"
 
@@ -87,31 +90,30 @@ def disagreements(got: Arrays, wanted: Arrays) -> list[str]:
 def _disagreement(name: str, got: np.ndarray, wanted: np.ndarray) -> str:
     if got.shape != wanted.shape or got.dtype != wanted.dtype:
         return f"{name}: {got.dtype}{list(got.shape)} where {wanted.dtype}{list(wanted.shape)} is right"
-    distance = _distance(got, wanted)
-    wrong = distance > _tolerance(wanted)
+    apart = distance(got, wanted)
+    wrong = apart > _tolerance(wanted)
     if not wrong.any():
         return ""
-    at = np.unravel_index(int(distance.argmax()), distance.shape)
+    at = np.unravel_index(int(apart.argmax()), apart.shape)
     place = f" at {list(map(int, at))}" if at else ""
     count = f"{int(wrong.sum())} of {wrong.size} elements differ"
     return f"{name}: {count}, most{place}: {got[at]} where {wanted[at]} is right"
 
 
-def _distance(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """How far elements are apart: infinitely where only one is finite, or both are different infinities."""
-    if not np.issubdtype(wanted.dtype, np.floating):
-        other: np.ndarray = got != wanted
-        return other.astype(np.float64)
+def distance(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """How far elements are apart: 0 for equal ones, NaNs too; infinitely where only one is finite."""
+    if not as_dtype(wanted.dtype).is_float:
+        return np.asarray(got != wanted, np.float64)
+    got, wanted = got.astype(np.float64), wanted.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        distance = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+        apart = np.abs(got - wanted)
     same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
-    apart = np.where(np.isfinite(got) & np.isfinite(wanted), distance, np.inf)
-    result: np.ndarray = np.where(same, 0.0, apart)
-    return result
+    return np.asarray(np.where(same, 0.0, np.where(np.isfinite(apart), apart, np.inf)))
 
 
 def _tolerance(wanted: np.ndarray) -> float:
-    if not np.issubdtype(wanted.dtype, np.floating):
+    dtype = as_dtype(wanted.dtype)
+    if not dtype.is_float:
         return 0.0
-    finite = np.abs(wanted[np.isfinite(wanted)]).astype(np.float64)
-    return TOLERANCE["f64" if wanted.dtype == F64.numpy else "f32"] * max(1.0, float(finite.max(initial=0.0)))
+    sizes = np.abs(wanted.astype(np.float64))
+    return TOLERANCE[dtype.name] * max(1.0, float(sizes[np.isfinite(sizes)].max(initial=0.0)))

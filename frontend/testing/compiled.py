@@ -14,7 +14,7 @@ from gradloom.compiler.program import Program
 from gradloom.compiler.reducer import reduce
 from gradloom.compiler.types import F64
 from gradloom.drawn_arrays import drawn_arrays
-from gradloom.graph_runs import compiled_anew, disagreements, run_program
+from gradloom.graph_runs import compiled_anew, disagreements, distance, run_program
 from gradloom.runtime.cpus import available_cpus
 from gradloom.runtime.threads import get_num_threads, set_num_threads
 from gradloom.testing.blame import first_wrong_value
@@ -140,13 +140,13 @@ class _Compiled:
         blame: Any,
         differs: bool | None = None,
     ) -> None:
-        distance = _distance(got, wanted)
+        apart = distance(got, wanted)
         # Integers that come from floats may jump at a kink.
         if differs is None:
-            differs = bool((~(distance <= tolerance)).any()) and not (self.at_kink and not value.dtype.is_float)
-        self.checks.add(check, 0.0 if not differs else distance, tolerance)
+            differs = bool((~(apart <= tolerance)).any()) and not (self.at_kink and not value.dtype.is_float)
+        self.checks.add(check, 0.0 if not differs else apart, tolerance)
         if differs:
-            at = np.unravel_index(int(np.argmax(distance - tolerance)), distance.shape) if distance.size else ()
+            at = np.unravel_index(int(np.argmax(apart - tolerance)), apart.shape) if apart.size else ()
             place = f" at {[int(i) for i in at]}" if at else ""
             others = {"dtype": "float64", "threads": "another number of threads"}.get(check, "the interpreter")
             mismatch = Mismatch(
@@ -168,10 +168,10 @@ class _Compiled:
         found = {old: got[f"%{new.number}"] for old, new in nodes.items()}
 
         def wrong(node: Value, array: np.ndarray) -> str:
-            distance = _distance(array, self.point.values[node])
-            if not (distance > FACTOR * self._spread(node)).any():
+            apart = distance(array, self.point.values[node])
+            if not (apart > FACTOR * self._spread(node)).any():
                 return ""
-            at = np.unravel_index(int(np.argmax(distance)), distance.shape)
+            at = np.unravel_index(int(np.argmax(apart)), apart.shape)
             return f"compiled: {array[at]} where {self.point.values[node][at]} is right, at {[int(i) for i in at]}"
 
         return first_wrong_value(list(nodes), found, wrong) or self._smallest(arrays, optimized)
@@ -198,13 +198,3 @@ class _Compiled:
         except ValueError:
             return ""
         return f"within this graph, which is as small as one can be that is compiled wrongly:\n\n{smallest}"
-
-
-def _distance(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """How far elements are apart: 0 for equal ones, NaNs too; infinite where only one is finite."""
-    if wanted.dtype.kind in "iub":
-        return np.asarray(got != wanted, np.float64)
-    with np.errstate(invalid="ignore"):
-        distance = np.abs(wide(got) - wide(wanted))
-    same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
-    return np.asarray(np.where(same, 0.0, np.where(np.isfinite(distance), distance, np.inf)))

@@ -12,7 +12,7 @@ from gradloom.command.targets import load_model
 from gradloom.compiler import ops
 from gradloom.compiler.ir import Graph, Output, building
 from gradloom.compiler.ops.elementwise import Exp
-from gradloom.compiler.types import F32, I32, TensorType
+from gradloom.compiler.types import BF16, F32, I32, TensorType
 from gradloom.drawn_arrays import drawn_arrays
 from gradloom.graph_runs import disagreements
 
@@ -159,6 +159,12 @@ def test_indices_lie_within_the_data() -> None:
 )
 def test_floats_are_compared_by_the_largest_one(got: list[float], wanted: list[float], differs: bool) -> None:
     arrays = [{"y": np.array(numbers, np.float32)} for numbers in (got, wanted)]
+    assert bool(disagreements(*arrays)) is differs
+
+
+@pytest.mark.parametrize(("got", "differs"), [(3.0, False), (3.015625, False), (3.2, True), (np.nan, True)])
+def test_bf16_may_be_rounded_otherwise(got: float, differs: bool) -> None:
+    arrays = [{"y": np.array([1.0, number], BF16.numpy)} for number in (got, 3.0)]
     assert bool(disagreements(*arrays)) is differs
 
 
