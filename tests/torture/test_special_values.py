@@ -20,8 +20,9 @@ from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Input, Op, Value
 from gradloom.compiler.llvm.target import Target, host_levels
 from gradloom.compiler.ops.base import Elementwise, TensorOp, for_arithmetic
+from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.convolution import Conv2D, Conv2DInputGrad, Conv2DKernelGrad
-from gradloom.compiler.ops.reductions import Prod
+from gradloom.compiler.ops.reductions import Prod, Sum
 from gradloom.compiler.passes.algorithms import algorithm_rules
 from gradloom.compiler.passes.layout import with_layouts
 from gradloom.compiler.passes.rewrite import rewrite
@@ -191,22 +192,34 @@ def test_the_table_has_subnormal_results() -> None:
 # Rules.
 
 
-def special_arrays(graph: Graph, seed: int, small: bool) -> Arrays:
-    """Special numbers for a graph's inputs, with `small` none that are huge: sums may overflow in one order alone."""
+def special_arrays(graph: Graph, seed: int, ordered: bool) -> Arrays:
+    """Special numbers for a graph's inputs, with `ordered` such as have one sum in whatever order.
+
+    These are in turn not finite, or tiny for one input and whole for the next: huge numbers overflow in one order
+    alone, and next to 1 and −1 a tiny one is lost in one order alone.
+    """
     rng = np.random.default_rng(seed)
     arrays = {}
-    for value in graph.inputs:
+    for place, value in enumerate(graph.inputs):
         assert isinstance(value.op, Input)
-        pool = all_numbers(value.dtype)
-        if value.dtype.is_float:
-            kinds = KINDS[:2] if small else KINDS
-            pool = np.concatenate([numbers(value.dtype, kind) for kind in kinds])
+        if not value.dtype.is_float:
+            pool = all_numbers(value.dtype)
+        elif not ordered:
+            pool = np.concatenate([numbers(value.dtype, kind) for kind in KINDS])
+        elif seed % 2 == 0:
+            pool = numbers(value.dtype, "open")
+        else:
+            tiny = numbers(value.dtype, "tiny")
+            pool = tiny[-4:] if (place + seed // 2) % 2 else tiny[:-2]
         arrays[value.op.label] = rng.choice(pool, value.shape)
     return arrays
 
 
 LESS_THAN_ZERO = "log_of_softmax"
 """The rule whose result is finite where the graph before has −Inf, since a probability underflows."""
+
+PADDING = ("convolve_padded", "slice_input_grad")
+"""Rules that change how far zeros surround an array: whether these meet an infinite number is left open."""
 
 
 def check_rule(case: Case, got: Arrays, wanted: Arrays) -> None:
@@ -216,6 +229,9 @@ def check_rule(case: Case, got: Arrays, wanted: Arrays) -> None:
         if right.dtype.kind != "f":
             np.testing.assert_array_equal(result, right)
             continue
+        if case.rule in PADDING:
+            met = np.isnan(result) | np.isnan(right)
+            result, right = result[~met], right[~met]
         np.testing.assert_array_equal(np.isnan(result), np.isnan(right))
         infinite = np.isinf(right)
         if case.rule == LESS_THAN_ZERO:
@@ -239,7 +255,7 @@ def test_rules(case: Case, times: Callable[[int, int], int]) -> None:
     rewritten = rewrite(graph, RULES)
     assert case.rule in [firing.rule for firing in rewritten.firings]
     for seed in range(times(2, 8)):
-        arrays = special_arrays(graph, seed, small=not case.exact)
+        arrays = special_arrays(graph, seed, ordered=not case.exact or adds_up(graph))
         with np.errstate(all="ignore"):
             wanted = interpret(graph, arrays)
             check_rule(case, interpret(rewritten.graph, arrays), wanted)
@@ -251,7 +267,14 @@ def test_rules(case: Case, times: Callable[[int, int], int]) -> None:
 
 def inexact(graph: Graph) -> bool:
     """Whether NumPy and compiled code round differently in some node."""
-    return any(value.op.name in ("exp", "log", "power", "sum", "matmul", "conv2d") for value in graph.live())
+    return adds_up(graph) or any(value.op.name in ("exp", "log", "power") for value in graph.live())
+
+
+def adds_up(graph: Graph) -> bool:
+    """Whether a graph adds up in an order that NumPy and compiled code need not share."""
+    return any(
+        isinstance(value.op, Sum | Matmul | Conv2D | Conv2DInputGrad | Conv2DKernelGrad) for value in graph.live()
+    )
 
 
 # Passes that are more than simplification, by the names under which they leave firings.
