@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, reduce
 from typing import Any
 
 from gradloom.compiler.barriers import place_barriers
 from gradloom.compiler.collection import no_garbage_collection
+from gradloom.compiler.growing import Growing
 from gradloom.compiler.ir import FUSED, SIMPLIFIED, Graph
 from gradloom.compiler.kernels.lowering import Machine
 from gradloom.compiler.loops.grammar import Kernel
@@ -99,23 +100,29 @@ class Lowering:
         return place_barriers(self.scheduled, self.memory, self.kernel_names)
 
     @cached_property
-    def kernels(self) -> list[Kernel]:
+    def kernels(self) -> Sequence[Kernel]:
         """One kernel of each structure, under the name by which the steps call it."""
-        distinct: dict[str, Kernel] = {}
+        return Growing(self._distinct_kernels())
+
+    def _distinct_kernels(self) -> Iterator[Kernel]:
+        seen: set[str] = set()
         for launch, name in zip(self.scheduled.launches, self.kernel_names, strict=True):
-            distinct.setdefault(name, replace(launch.kernel, name=name))
-        return list(distinct.values())
+            if name not in seen:
+                seen.add(name)
+                yield replace(launch.kernel, name=name)
 
     @cached_property
-    def kernel_names(self) -> list[str]:
+    def kernel_names(self) -> Sequence[str]:
         """For each launch the name of the function that it calls; launches of one structure share a function."""
+        return Growing(self._named_launches())
+
+    def _named_launches(self) -> Iterator[str]:
         names: dict[str, str] = {}
         structures: dict[Kernel, str] = {}
         for launch in self.scheduled.launches:
             if launch.kernel not in structures:
                 structures[launch.kernel] = structure(launch.kernel)
-            names.setdefault(structures[launch.kernel], f"k{len(names)}_{_symbol(launch.group.name)}")
-        return [names[structures[launch.kernel]] for launch in self.scheduled.launches]
+            yield names.setdefault(structures[launch.kernel], f"k{len(names)}_{_symbol(launch.group.name)}")
 
     @cached_property
     def arguments(self) -> tuple[Argument, ...]:
@@ -132,23 +139,26 @@ class Lowering:
         return tuple(arguments)
 
     def modules(self) -> Iterator[str]:
-        """The texts of the LLVM modules, as they are emitted: in the first the driver, and the kernels in their order.
+        """The texts of the LLVM modules, as they are emitted: the kernels in their order, and in the last the driver.
 
-        A large program is cut into modules, always the same ones, on which several processes can work. The driver's
-        takes LLVM longest, so that it comes first.
+        A large program is cut into modules, always the same ones, on which several processes can work while later
+        kernels are still being lowered.
         """
         from gradloom.compiler.llvm.driver import emit_driver
         from gradloom.compiler.llvm.emit import emit_kernel, new_module
 
         target = self.options.target
-        module = new_module(self.graph.name, target)
-        emit_driver(module, self.steps, self.arguments, self.memory.arena_bytes, self.memory.scratch_bytes)
-        instructions = _instructions(*module.functions)
+        first = module = new_module(self.graph.name, target)
+        instructions = 0
         for kernel in self.kernels:
             if instructions > MODULE_INSTRUCTIONS:
                 yield str(module)
                 module, instructions = new_module(self.graph.name, target), 0
             instructions += _instructions(emit_kernel(module, kernel, target))
+        if module is not first:
+            yield str(module)
+            module = new_module(self.graph.name, target)
+        emit_driver(module, self.steps, self.arguments, self.memory.arena_bytes, self.memory.scratch_bytes)
         yield str(module)
 
     def llvm(self) -> str:
@@ -212,7 +222,7 @@ def lower(graph: Graph, options: Options | None = None) -> Lowering:
 
 
 def compile_graph(graph: Graph, options: Options | None = None) -> Program:
-    """Compile a graph; raises `MemoryLimitError` before anything is generated."""
+    """Compile a graph; raises `MemoryLimitError` where it needs more than the options allow."""
     with no_garbage_collection():
         return lower(graph, options).program()
 

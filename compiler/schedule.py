@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gradloom.compiler.choices import NO_CHOICES, Choices
 from gradloom.compiler.errors import VerificationError
+from gradloom.compiler.growing import Growing
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.kernels.border import lower_border
 from gradloom.compiler.kernels.contraction import lower_contraction
@@ -68,11 +69,11 @@ class Schedule:
     """The kernels of one step in order, and where buffers live that are not the schedule's own.
 
     `places` maps buffers to arguments and constants; all other buffers of the launches are intermediate results, for
-    which `gradloom.compiler.memory` finds room.
+    which `gradloom.compiler.memory` finds room. Each of the launches is lowered when a reader first comes to it.
     """
 
     arguments: list[Argument] = field(default_factory=list)
-    launches: list[Launch] = field(default_factory=list)
+    launches: Sequence[Launch] = ()
     places: dict[Buffer, Pointer] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -87,59 +88,62 @@ def schedule(graph: Graph, machine: Machine, choices: Choices = NO_CHOICES) -> S
     before, else into memory of its own and copied at the end, which a note records.
 
     What threads write by columns is laid out in panels, so that no thread's cache lines (and what its prefetcher takes
-    along with them) are another's: kernels are lowered once to see how they divide their results, and then for good.
+    along with them) are another's: kernels are outlined first, to see how they divide their results.
     """
-    with _deep_recursion(graph):
-        return _schedule(graph, machine, choices)
+    scheduler = Scheduler(graph, machine, choices)
+    scheduler.begin({}, outline=True)
+    panels = scheduler.panels(list(scheduler.run()))
+    result = scheduler.begin(panels)
+    result.launches = Growing(scheduler.run())
+    return result
 
 
 @contextmanager
-def _deep_recursion(graph: Graph) -> Iterator[None]:
+def _deep_recursion(group: Group) -> Iterator[None]:
     """Let Python recurse along the longest chain of a kernel: operands are evaluated inside their readers."""
     before = sys.getrecursionlimit()
-    longest = max((len(group.members) for group in graph.groups), default=0)
-    sys.setrecursionlimit(max(before, 1000 + FRAMES * longest))
+    sys.setrecursionlimit(max(before, 1000 + FRAMES * len(group.members)))
     try:
         yield
     finally:
         sys.setrecursionlimit(before)
 
 
-def _schedule(graph: Graph, machine: Machine, choices: Choices) -> Schedule:
-    known: Known = {}
-    first = _Scheduler(graph, machine, choices, {}, known)
-    result = first.run()
-    panels = first.panels()
-    return _Scheduler(graph, machine, choices, panels, known).run() if panels else result
+class Scheduler:
+    """A graph's groups in an order; schedules of them are begun and run: an outline, then the one that counts."""
 
-
-class _Scheduler:
-    def __init__(
-        self, graph: Graph, machine: Machine, choices: Choices, panels: Mapping[Value, int], known: Known
-    ) -> None:
+    def __init__(self, graph: Graph, machine: Machine, choices: Choices) -> None:
         self.graph = graph
         self.machine = machine
         self.choices = choices
-        self.panelled = panels
-        self.known = known
-        self.result = Schedule()
-        self.buffers: dict[Value, Buffer] = {}
-        self.produced: dict[Value, Partition] = {}
-        self.early: list[tuple[Value, Buffer]] = []
-        self.late: list[tuple[Value, Buffer]] = []
-        self.saved: dict[Buffer, Buffer] = {}
         self.borders = self._borders()
-        self.bordered: dict[Value, Buffer] = {}
         self.readers = self._readers()
         self.maker = {value: group for group in graph.groups for value in group.results}
         self.after: dict[Group, set[Group]] = {
             group: {self.maker[value] for value in self._read_by(group) if value in self.maker} - {group}
             for group in graph.groups
         }
+        self.refusals: dict[tuple[Value, Value], str | None] = {}
 
-    def run(self) -> Schedule:
+    def begin(self, panels: Mapping[Value, int], outline: bool = False) -> Schedule:
+        """Begin a schedule, or the outline of one: what there will be but its launches."""
+        self.panelled = panels
+        self.outline = outline
+        self.known: Known = {}
+        self.result = Schedule()
+        self.lowered: list[Launch] = []
+        self.buffers: dict[Value, Buffer] = {}
+        self.produced: dict[Value, Partition] = {}
+        self.early: list[tuple[Value, Buffer]] = []
+        self.late: list[tuple[Value, Buffer]] = []
+        self.saved: dict[Buffer, Buffer] = {}
+        self.bordered: dict[Value, Buffer] = {}
         self._place_inputs()
         self._place_outputs()
+        return self.result
+
+    def run(self) -> Iterator[Launch]:
+        """Lower the groups one by one; each yields its launches."""
         for value, buffer in self.early:
             self._copy(value, self.buffers[value], buffer)
         for group in self._ordered():
@@ -147,12 +151,18 @@ class _Scheduler:
                 if value not in self.buffers:
                     self.buffers[value] = self._intermediate(value)
             self._lower(group)
+            yield from self._taken()
         for value, buffer in self.early:
             if buffer in self.saved:
                 self._copy(value, buffer, self.saved[buffer])
         for value, buffer in self.late:
             self._copy(value, self.buffers[value], buffer)
-        return self.result
+        yield from self._taken()
+
+    def _taken(self) -> list[Launch]:
+        """What was lowered since it was last taken."""
+        taken, self.lowered = self.lowered, []
+        return taken
 
     def _intermediate(self, value: Value) -> Buffer:
         """Memory for a result that stays within the step."""
@@ -191,7 +201,7 @@ class _Scheduler:
             found[x] = self.bordered[x]
         return found
 
-    def panels(self) -> dict[Value, int]:
+    def panels(self, launches: Sequence[Launch]) -> dict[Value, int]:
         """The values that should lie in panels, with the panels' widths.
 
         They are matrices that several threads write, each its own columns; and intermediate results and weights that
@@ -199,7 +209,7 @@ class _Scheduler:
         """
         writes: dict[Buffer, set[Partition | None]] = {}
         wishes: dict[Buffer, set[int]] = {}
-        for launch in self.result.launches:
+        for launch in launches:
             for buffer, footprint in launch.footprints.items():
                 if footprint.writes:
                     writes.setdefault(buffer, set()).update(footprint.partitions)
@@ -302,6 +312,12 @@ class _Scheduler:
             return "its kernel writes it elsewhere already"
         if donor is None:
             return None
+        if (value, donor) not in self.refusals:
+            self.refusals[value, donor] = self._refusal(value, donor)
+        return self.refusals[value, donor]
+
+    def _refusal(self, value: Value, donor: Value) -> str | None:
+        """Why a kernel cannot overwrite the donor of its result."""
         writer = self.maker[value]
         others = [group for group in self.readers.get(donor, ()) if group is not writer]
         if reaches(others, writer, self.after.__getitem__):
@@ -342,7 +358,8 @@ class _Scheduler:
         stored = {value: self.buffers[value] for value in outside if value in self.buffers}
         stored |= self._bordered_operands(group)
         targets = {value: self.buffers[value] for value in group.results}
-        self._launch(Task(group, stored, targets, self.produced, self.machine, self.choices))
+        with _deep_recursion(group):
+            self._launch(Task(group, stored, targets, self.produced, self.machine, self.choices, self.outline))
 
     def _copy(self, value: Value, source: Buffer, target: Buffer) -> None:
         group = Group(f"copy/{target.name}", "map", (), (value,))
@@ -368,7 +385,7 @@ class _Scheduler:
             buffers = tuple(own[buffer] for buffer in lowered.kernel.buffers)
             footprints = {own[buffer]: footprint for buffer, footprint in lowered.footprints.items()}
             panels = {own[buffer]: panel for buffer, panel in lowered.panels.items()}
-            self.result.launches.append(Launch(lowered.kernel, group, buffers, footprints, panels))
+            self.lowered.append(Launch(lowered.kernel, group, buffers, footprints, panels))
 
 
 def _replaces(group: Group, donor: Value, value: Value) -> bool:

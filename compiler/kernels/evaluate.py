@@ -45,20 +45,23 @@ class Evaluator:
 
     `stored` maps the values that lie in memory to their buffers. `given` maps values to functions that supply them
     (the accumulator of a contraction). With `flat`, the kernel runs over one axis that stands for all: every tensor
-    has the kernel's full shape, in row-major order, or one element.
+    has the kernel's full shape, in row-major order, or one element. In an `outline`, what is read is zero.
     """
 
-    def __init__(self, b: Builder, stored: Mapping[Value, Buffer], flat: bool = False) -> None:
+    def __init__(self, b: Builder, stored: Mapping[Value, Buffer], flat: bool = False, outline: bool = False) -> None:
         self.b = b
         self.stored = stored
         self.given: dict[Value, Callable[[Position], Expr]] = {}
         self.flat = flat
+        self.outline = outline
         self.block: Expr | None = None
         self.blocks = 1
         self.footprints: dict[Buffer, Footprint] = {}
 
     def read(self, value: Value, position: Position) -> Expr:
         """The element of `value` at `position`; the same one in one scope is computed once."""
+        if self.outline:
+            return self.b.zero(value.dtype)
         key = ("element", value, position, self.b.lanes, self.b.active)
         return self.b.shared(key, lambda: self._read(value, position))
 
@@ -87,7 +90,8 @@ class Evaluator:
     def store(self, buffer: Buffer, value: Value, position: Position, result: Expr) -> None:
         """Write the element of `value` at `position`."""
         self.record(buffer, value, position, writes=True)
-        self.b.store(buffer, self.offset(buffer, value, position), result)
+        if not self.outline:
+            self.b.store(buffer, self.offset(buffer, value, position), result)
 
     def offset(self, buffer: Buffer, value: Value, position: Position) -> Index:
         """Where the element lies in the value's buffer."""

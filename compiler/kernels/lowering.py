@@ -51,7 +51,8 @@ class Task:
 
     `stored` maps values outside the group to their buffers, `targets` the group's results to theirs; `produced` tells
     how earlier kernels divided the values that they made, so that a thread can go on with what it made itself;
-    `choices` come before the cost models' own.
+    `choices` come before the cost models' own. Of an `outline` only is to be known how its blocks divide what it
+    writes: it reads and stores nothing.
     """
 
     group: Group
@@ -60,6 +61,7 @@ class Task:
     produced: Mapping[Value, Partition]
     machine: Machine
     choices: Choices = NO_CHOICES
+    outline: bool = False
 
     @property
     def lanes(self) -> int:
@@ -85,7 +87,7 @@ class Lowering:
     def __init__(self, task: Task, flat: bool = False) -> None:
         self.task = task
         self.b = Builder(task.group.name)
-        self.evaluator = Evaluator(self.b, task.stored, flat)
+        self.evaluator = Evaluator(self.b, task.stored, flat, task.outline)
         self.panels: dict[Buffer, int] = {}
 
     @contextmanager
@@ -147,10 +149,17 @@ def chunks(size: int, lanes: int) -> list[tuple[int, int, int]]:
 
 
 def block_unit(machine: Machine, count: int, cost: float, hint: int | None = None) -> int:
-    """How many of `count` independent elements of work, `cost` instructions each, a block takes."""
+    """How many of `count` independent elements of work, `cost` instructions each, a block takes.
+
+    Equal blocks for all where these need not be twice as large: one block that is smaller is code of its own.
+    """
     if hint is not None:
         return hint
-    return max(1, min(count, max(math.ceil(count / MOST_BLOCKS), math.ceil(machine.block_cost / max(cost, 1)))))
+    unit = max(1, min(count, max(math.ceil(count / MOST_BLOCKS), math.ceil(machine.block_cost / max(cost, 1)))))
+    blocks = -(-count // unit)
+    equal = (number for number in range(blocks, max(blocks // 2, machine.cores - 1), -1) if count % number == 0)
+    number = next(equal, None)
+    return count // number if number else unit
 
 
 def cost_of(values: Sequence[Value]) -> int:

@@ -59,7 +59,7 @@ def lower_flat(task: Task) -> Lowered:
                 with b.vectorized(width, active):
                     lowering.store(results, (ix.lanes(ix.constant(begin), active),))
         return lowering.finish(1 if size else 0)
-    unit = -(-block_unit(task.machine, size, cost_of(task.group.members) / lanes) // lanes) * lanes
+    unit = block_unit(task.machine, size // lanes, cost_of(task.group.members)) * lanes
     # The last block also takes the partial vector at the end.
     whole = size // lanes * lanes
     blocks = -(-whole // unit)

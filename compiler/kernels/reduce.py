@@ -50,7 +50,8 @@ def lower_reduce(task: Task) -> Lowered:
             leading = b.unravel(block.scaled(unit) + loop.index, outer)
             _columns(lowering, reductions, leading, ix.constant(0), width)
         return lowering.finish(blocks)
-    unit = column_hint(task, width) or -(-block_unit(task.machine, width, cost) // task.lanes) * task.lanes
+    vectors = -(-width // task.lanes)
+    unit = column_hint(task, width) or block_unit(task.machine, vectors, cost * task.lanes) * task.lanes
     blocks = -(-width // unit)
     leading = (ix.constant(0),) * len(outer)
     with lowering.blocks(blocks) as block:

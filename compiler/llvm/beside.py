@@ -25,6 +25,12 @@ from gradloom.compiler.llvm.target import Target
 
 Work = Callable[[str, Target], tuple[bytes, ...]]
 
+Task = tuple[int, int, str]
+"""A module with its number, and before them what puts the longest first: its length, negated."""
+
+END: Task = (1, 0, "")
+"""Comes after all modules: there are no more."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -45,29 +51,30 @@ WORK: dict[str, Work] = {"object_code": object_code, "texts": texts}
 def each(work: Work, modules: Iterable[str], target: Target, processes: int) -> list[tuple[bytes, ...]]:
     """What `work`, one of `WORK`, makes of each module, in order, on so many processes at most.
 
-    A process beside this one begins as soon as there is a second module, while `modules` goes on making more. One that
-    cannot be started, or ends, leaves its module to this process, which also says what is wrong with a module.
+    A process beside this one begins as soon as there is a second module, while `modules` goes on making more; of those
+    that wait, the longest is next. A process that cannot be started, or ends, leaves its module to this one, which also
+    says what is wrong with a module.
     """
-    waiting: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
-    left: list[tuple[int, str]] = []
+    waiting: queue.PriorityQueue[Task] = queue.PriorityQueue()
+    left: list[Task] = []
     results: dict[int, tuple[bytes, ...]] = {}
     others: list[threading.Thread] = []
 
     def serve() -> None:
-        task: tuple[int, str] | None = None
+        task = END
         try:
             with _Process(work, target) as process:
-                while task := waiting.get():
-                    results[task[0]] = process.ask(task[1])
+                while (task := waiting.get()) != END:
+                    results[task[1]] = process.ask(task[2])
                     codegen.compilations += 1
         except Exception as error:  # whatever it is, the work is done without another process
             _log.debug("LLVM goes on in this process alone: %s", error)
-            left.extend([task] if task else [])
+            left.extend([task] if task != END else [])
 
     count = 0
     try:
         for module in modules:
-            waiting.put((count, module))
+            waiting.put((-len(module), count, module))
             count += 1
             if count > 1 and len(others) < processes - 1:
                 other = threading.Thread(target=serve, name="gradloom-llvm")
@@ -80,26 +87,26 @@ def each(work: Work, modules: Iterable[str], target: Target, processes: int) -> 
                     others.append(other)
         # As many ends as there are readers: each takes one.
         for _ in range(len(others) + 1):
-            waiting.put(None)
-        while task := waiting.get():
-            results[task[0]] = work(task[1], target)
+            waiting.put(END)
+        while (task := waiting.get()) != END:
+            results[task[1]] = work(task[2], target)
     finally:
         _drain(waiting, len(others))
         for other in others:
             other.join()
     # What a process was at that ended.
-    for number, module in left:
+    for _, number, module in left:
         results[number] = work(module, target)
     return [results[number] for number in range(count)]
 
 
-def _drain(waiting: queue.SimpleQueue[tuple[int, str] | None], readers: int) -> None:
+def _drain(waiting: queue.PriorityQueue[Task], readers: int) -> None:
     """Leave nothing but ends in the queue, so that its readers stop after what they are at."""
     with contextlib.suppress(queue.Empty):
         while True:
             waiting.get_nowait()
     for _ in range(readers):
-        waiting.put(None)
+        waiting.put(END)
 
 
 class _Process:

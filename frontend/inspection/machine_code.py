@@ -31,9 +31,9 @@ def machine_texts(lowering: Lowering) -> dict[str, str]:
     from gradloom.compiler.ir_text import print_graph
     from gradloom.compiler.options import environment
 
-    # What the code does, and the names in it.
-    graph = print_graph(lowering.graph, comments=False)
-    key = "\n".join([*environment(lowering.graph, lowering.options), *lowering.kernel_names, graph])
+    # What the code does, and what kernels are named after.
+    graph, groups = print_graph(lowering.graph, comments=False), [group.name for group in lowering.fused.groups]
+    key = "\n".join([*environment(lowering.graph, lowering.options), *groups, graph])
     known = {stage: cache.load_text(f"{stage}\n{key}") for stage in MACHINE_STAGES}
     texts = {stage: text for stage, text in known.items() if text is not None}
     if len(texts) < len(known):

@@ -14,7 +14,7 @@ import pytest
 
 import gradloom as gl
 from compiled import run_program
-from gradloom.compiler import pipeline
+from gradloom.compiler import pipeline, schedule
 from gradloom.compiler.errors import VerificationError
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.llvm import beside, codegen
@@ -68,6 +68,19 @@ def test_results_are_the_same_from_any_number_of_processes(
     assert beside.each(work, modules, TARGET, 3) == alone
     assert len(started) == 2 and all(process.returncode is not None for process in started)
     assert codegen.compilations - before == len(modules)
+
+
+def test_the_first_module_is_there_before_the_last_kernel_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MODULE_INSTRUCTIONS", 20)
+    lowered = []
+    lower = schedule.lower_contraction
+    monkeypatch.setattr(schedule, "lower_contraction", lambda task: lowered.append(task.outline) or lower(task))
+    lowering = Lowering(chain(), Options())
+    following = lowering.modules()
+    next(following)
+    kernels = lowered.count(False)
+    list(following)
+    assert 1 <= kernels <= 2 < lowered.count(False) == len(lowering.kernels)
 
 
 def test_one_module_needs_no_other_process(modules: list[str], started: list[subprocess.Popen[bytes]]) -> None:

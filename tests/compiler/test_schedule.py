@@ -11,8 +11,10 @@ from compiled import assert_close, assert_same, run_program
 from gradloom.compiler import ops, pipeline
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Value, building
+from gradloom.compiler.schedule import Scheduler
 from gradloom.compiler.types import F32, TensorType
 from mlp_step import lowered
+from op_cases import CASES, OpCase
 
 SHAPE = (6, 40)
 
@@ -58,6 +60,36 @@ def check_steps(graph: Graph, steps: int = 3) -> list[str]:
         assert_same(run_program(program, graph, arrays, 2, steps), got, graph)
         notes = list(program.notes)
     return notes
+
+
+# Outlines.
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_an_outline_divides_what_it_writes_as_the_whole_kernel(case: OpCase) -> None:
+    assert_outlined(pipeline.lower(case.graph(), pipeline.Options(cores=2, block_cost=8)))
+
+
+@pytest.mark.parametrize("cores", [1, 2, 16])
+def test_the_outline_of_a_train_step_wishes_for_the_same_panels(cores: int) -> None:
+    low = lowered(cores=cores)
+    assert assert_outlined(low)
+
+
+def assert_outlined(low: pipeline.Lowering) -> dict[Value, int]:
+    """Compare an outline with a schedule in which nothing lies in panels; return the panels that they wish for."""
+    found = []
+    for outline in (True, False):
+        scheduler = Scheduler(low.fused, pipeline.machine_for(low.options), low.options.choices)
+        scheduler.begin({}, outline)
+        launches = list(scheduler.run())
+        written = [
+            {buffer.name: footprint.partitions for buffer, footprint in launch.footprints.items() if footprint.writes}
+            for launch in launches
+        ]
+        found.append((written, scheduler.panels(launches)))
+    assert found[0] == found[1]
+    return found[0][1]
 
 
 # Donation.

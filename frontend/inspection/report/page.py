@@ -51,10 +51,10 @@ def check_path(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"Expected a report's path ending in {' or '.join(SUFFIXES)}. Received: {os.fspath(path)!r}")
 
 
+@no_garbage_collection()
 def report_html(inspection: Inspection, profile: Profile | None = None) -> str:
     """Return the report as the text of an HTML file."""
-    with no_garbage_collection():
-        document, texts = report_document(inspection, profile)
+    document, texts = report_document(inspection, profile)
     style, script = _file("style.css"), "".join(map(_file, SCRIPTS))
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:; "

@@ -1,0 +1,63 @@
+"""A sequence that is made while it is read, so that later stages of the compiler begin before earlier ones end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TypeVar, overload
+
+T = TypeVar("T")
+
+
+class Growing(Sequence[T]):
+    """The items of `source`, each made when a reader first comes to it, and then kept.
+
+    Its length is known, and an item is found by its number, once all are made. Several threads may read it: one makes
+    the next item while the others wait for it. An error of `source` is raised for every reader that comes so far; after
+    an interrupt it is a `RuntimeError`.
+    """
+
+    def __init__(self, source: Iterator[T]) -> None:
+        self._source = source
+        self._made: list[T] = []
+        self._error: BaseException | None = None
+        self._lock = threading.RLock()
+
+    def __iter__(self) -> Iterator[T]:
+        place = 0
+        while place < len(self._made) or self._grow(place):
+            yield self._made[place]
+            place += 1
+
+    @overload
+    def __getitem__(self, place: int) -> T: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[T]: ...
+    def __getitem__(self, place: int | slice) -> T | Sequence[T]:
+        return self._all()[place]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> list[T]:
+        while self._grow(len(self._made)):
+            pass
+        return self._made
+
+    def _grow(self, place: int) -> bool:
+        """Make the item at `place`, which is the next one; return whether there is one."""
+        with self._lock:
+            if place < len(self._made):  # another thread was faster
+                return True
+            if isinstance(self._error, Exception):
+                raise self._error
+            if self._error is not None:
+                raise RuntimeError("Expected what was begun to be made to the end. Received: an interrupt; begin anew")
+            try:
+                self._made.append(next(self._source))
+            except StopIteration:
+                return False
+            except BaseException as error:
+                self._error = error
+                raise
+            return True
