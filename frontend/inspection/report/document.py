@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gradloom.compiler.ir import Graph, Input, Value
 from gradloom.compiler.ir_text import format_attributes, layer_paths
 from gradloom.compiler.provenance import Provenance
-from gradloom.inspection.machine_code import Function, assembly_functions, llvm_functions
+from gradloom.inspection.machine_code import MACHINE_STAGES, Function, assembly_functions, llvm_functions
 from gradloom.inspection.report.parts import parts_of
 from gradloom.inspection.stages import GraphStage
 
@@ -39,13 +39,10 @@ def report_document(inspection: Inspection, profile: Profile | None) -> tuple[Do
     lowering = inspection._way.lowering
     with ThreadPoolExecutor(1) as beside:
         code = beside.submit(lambda: inspection._way.machine_code)
-        # In the order in which LLVM can go on meanwhile: what needs all kernels comes last.
-        texts = dict.fromkeys(inspection.stages, "")
-        texts |= {name: stage.text() for name, stage in inspection.stages.items() if isinstance(stage, GraphStage)}
-        kernels = {kernel.name: f"{kernel}\n" for kernel in lowering.kernels}
-        texts["scheduled"] = "\n".join(kernels.values())
-        others = [name for name in inspection.stages if name in ("layers", "memory")]
-        texts |= {name: inspection.stages[name].text() for name in others}
+        # All are lowered before one is printed: LLVM waits for them.
+        kernels = {kernel.name: f"{kernel}\n" for kernel in list(lowering.kernels)}
+        texts = {name: "\n".join(kernels.values()) if name == "scheduled" else "" for name in inspection.stages}
+        texts |= {name: inspection.stages[name].text() for name in texts if name not in ("scheduled", *MACHINE_STAGES)}
         stages = [_stage(inspection, name, tables) for name in inspection.stages]
         memory = inspection.memory.json()
         texts |= code.result()

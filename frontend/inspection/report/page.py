@@ -36,6 +36,7 @@ PLAIN_BYTES = 400_000
 """Bytes up to which a stage's text stands in the file as it is; graphs do so always."""
 
 
+@no_garbage_collection()
 def save_report(inspection: Inspection, path: str | os.PathLike[str], profile: Profile | None = None) -> Path:
     """Write the report to `path`, which is replaced as a whole or not at all; return it."""
     check_path(path)
@@ -51,7 +52,6 @@ def check_path(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"Expected a report's path ending in {' or '.join(SUFFIXES)}. Received: {os.fspath(path)!r}")
 
 
-@no_garbage_collection()
 def report_html(inspection: Inspection, profile: Profile | None = None) -> str:
     """Return the report as the text of an HTML file."""
     document, texts = report_document(inspection, profile)
