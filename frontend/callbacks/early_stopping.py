@@ -51,6 +51,7 @@ class EarlyStopping(MonitorCallback):
         self.wait = 0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
         self._begin()
 
     def observe(self, epoch: int, current: float, logs: Logs) -> None:

@@ -91,6 +91,7 @@ class ReduceLROnPlateau(MonitorCallback):
         self.wait = 0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
         self._begin()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:

@@ -19,7 +19,7 @@ class MonitorCallback(Callback, ABC):
     """Compares `monitor` with the best so far at the end of each epoch.
 
     mode: "min" where less is better, "max" where more is, or "auto": less of a loss, and of a metric what its class
-        says is better; ValueError for one that does not say, such as a function.
+        says is better; ValueError, before the first epoch, for one that does not say, such as a function.
     NaN is no improvement.
     min_delta: by how much it has to be better. initial_value_threshold: what the first has to be better than.
     Raises ValueError after the first epoch for a `monitor` that this training never has, and names those that it has
@@ -41,6 +41,11 @@ class MonitorCallback(Callback, ABC):
         self.min_delta = abs(min_delta)
         self.initial_value_threshold = initial_value_threshold
         self.best = initial_value_threshold
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        assert self.model is not None
+        if self.monitor.removeprefix("val_") in self.model.metrics_names:
+            self._wants_more()  # what is wrong with `mode` is said before there is anything to lose
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = {} if logs is None else logs

@@ -75,8 +75,12 @@ def test_the_automatic_mode_asks_about_a_function() -> None:
     def closeness(y_true: Any, y_pred: Any) -> Any:
         return gl.ops.ones_like(y_pred)
 
-    with pytest.raises(ValueError, match="Expected mode='min' or mode='max' for monitor='closeness'"):
-        run(EarlyStopping("closeness"), [1, 1], "closeness", new_model(metrics=[closeness]))
+    model = new_model(metrics=[closeness])
+    before = model.get_weights()
+    for monitor in ("closeness", "val_closeness"):
+        with pytest.raises(ValueError, match=f"Expected mode='min' or mode='max' for monitor='{monitor}'"):
+            model.fit(X, Y, epochs=2, verbose=0, callbacks=[EarlyStopping(monitor)])
+    assert all(map(np.array_equal, model.get_weights(), before)), "it is said before anything is trained"
     assert run(EarlyStopping("closeness", mode="max"), [1, 1], "closeness", new_model(metrics=[closeness])).epoch
 
 

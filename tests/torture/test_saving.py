@@ -33,6 +33,14 @@ def test_a_killed_training_ends_as_if_it_had_not_been(times: Callable[[int, int]
     assert counts["while saving"] >= kills // 4
 
 
+def test_a_killed_save_leaves_the_old_file_or_the_new_one(times: Callable[[int, int], int], tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    kills = times(6, 200)
+    while_saving = json.loads(run("killed_saves.py", tmp_path / "saved", kills, 0))
+    assert sum(while_saving.values()) >= kills // 2
+    assert kills < 100 or min(while_saving.values()) >= kills // 20
+
+
 @pytest.mark.parametrize("way", ["limit", "tmpfs"])
 def test_a_full_disk_leaves_the_old_checkpoint(way: str, times: Callable[[int, int], int], tmp_path: Path) -> None:
     before = []
