@@ -10,6 +10,9 @@ import numpy as np
 from gradloom.compiler.choices import Choices
 from gradloom.compiler.errors import NumericsError
 from gradloom.compiler.ir import Graph, Input
+from gradloom.compiler.ops.arithmetic import Add, Divide, Multiply, Subtract
+from gradloom.compiler.ops.elementwise import Convert, Negative
+from gradloom.compiler.ops.movement import Reshape, Transpose
 from gradloom.compiler.types import as_dtype
 from gradloom.tracing import TracedGraph
 
@@ -76,16 +79,21 @@ class NumericsCheck:
             raise _error(origin, self._traced.graph, step)
 
 
+KEEPING = (Add, Subtract, Multiply, Negative, Convert, Reshape, Transpose)
+"""Ops whose result is non-finite wherever one of their floats is."""
+
+
 def forgets(graph: Graph) -> bool:
-    """Whether a step gives a float state a value that does not depend on the old one: a later step would hide a NaN."""
+    """Whether a step may give a float state a finite value where the old one is not: a later step would hide it."""
     for output in graph.outputs:
         if output.donor is None or not output.value.dtype.is_float:
             continue
-        reached = {output.donor}
+        kept = {output.donor}
         for value in graph.values:
-            if not reached.isdisjoint(value.inputs):
-                reached.add(value)
-        if output.value not in reached:
+            operands = value.inputs[:1] if isinstance(value.op, Divide) else value.inputs
+            if isinstance(value.op, (*KEEPING, Divide)) and value.dtype.is_float and not kept.isdisjoint(operands):
+                kept.add(value)
+        if output.value not in kept:
             return True
     return False
 

@@ -269,7 +269,15 @@ def test_what_where_leaves_out_is_no_error() -> None:
     model.predict(x)
 
 
-def test_a_state_that_forgets_is_looked_at_after_every_step() -> None:
+@pytest.mark.parametrize(
+    "remembered",
+    [
+        lambda last, x: ops.mean(ops.sqrt(x)),
+        lambda last, x: ops.where(abs(last) < 1e9, ops.min(ops.sqrt(x)), 1.0),
+        lambda last, x: ops.tanh(last) + ops.log(ops.maximum(ops.min(ops.sqrt(x)), 0.1)),
+    ],
+)
+def test_a_state_that_forgets_is_looked_at_after_every_step(remembered: Callable[[Any, Any], Any]) -> None:
     """A NaN in the midst of a native call that the next step overwrites, and that reaches no sum and no weight."""
 
     class Remembers(layers.Layer):
@@ -277,7 +285,7 @@ def test_a_state_that_forgets_is_looked_at_after_every_step() -> None:
             self.last = self.add_weight((), initializer="zeros", trainable=False, name="last")
 
         def call(self, x: Any) -> Any:
-            self.last.assign(ops.mean(ops.sqrt(x)))
+            self.last.assign(remembered(self.last, x))
             return ops.maximum(x, 0.0)
 
     x, y = data()
