@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar, overload
 
 T = TypeVar("T")
@@ -13,12 +13,13 @@ class Growing(Sequence[T]):
     """The items of `source`, each made when a reader first comes to it, and then kept.
 
     Its length is known, and an item is found by its number, once all are made. Several threads may read it: one makes
-    the next item while the others wait for it. An error of `source` is raised for every reader that comes so far; after
-    an interrupt it is a `RuntimeError`.
+    the next item while the others wait for it. If `source` raises, or is interrupted, the sequence stays without an
+    end: `broken` is called, which may forget it, and every reader that comes so far gets a `RuntimeError`.
     """
 
-    def __init__(self, source: Iterator[T]) -> None:
+    def __init__(self, source: Iterator[T], broken: Callable[[], None] = lambda: None) -> None:
         self._source = source
+        self._broken = broken
         self._made: list[T] = []
         self._error: BaseException | None = None
         self._lock = threading.RLock()
@@ -49,15 +50,14 @@ class Growing(Sequence[T]):
         with self._lock:
             if place < len(self._made):  # another thread was faster
                 return True
-            if isinstance(self._error, Exception):
-                raise self._error
             if self._error is not None:
-                raise RuntimeError("Expected what was begun to be made to the end. Received: an interrupt; begin anew")
+                raise RuntimeError(f"Expected a sequence made to its end. Received: {self._error!r} in between")
             try:
                 self._made.append(next(self._source))
             except StopIteration:
                 return False
             except BaseException as error:
-                self._error = error
+                self._error = error.with_traceback(None)
+                self._broken()
                 raise
             return True

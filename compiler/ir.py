@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, KeysView, M
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
+from numbers import Number
 from typing import Any, ClassVar
 
 import numpy as np
@@ -100,7 +101,8 @@ class Arithmetic(ABC):
 class Value:
     """An immutable SSA value: an op instance applied to values, with its type.
 
-    Two values are equal when they are the same node. Python's operators build nodes in the value's graph.
+    Python's operators build nodes in the value's graph. Two values are equal when they are the same node; but `==` with
+    numbers, or of two values while their graph is being built, is refused: whoever writes that means the elements.
     """
 
     __slots__ = ("graph", "inputs", "number", "op", "type")
@@ -211,6 +213,13 @@ class Value:
     def __or__(self, other: Any) -> Value:
         return self.arithmetic.apply("logical_or", self, other)
 
+    def __eq__(self, other: object) -> bool:
+        if self is other or (isinstance(other, Value) and not self.graph is other.graph is _graph.get()):
+            return self is other
+        return refuse_equality(self, other, Value)
+
+    __hash__ = object.__hash__
+
     def __lt__(self, other: Any) -> Value:
         return self.arithmetic.apply("less", self, other)
 
@@ -222,6 +231,16 @@ class Value:
 
     def __ge__(self, other: Any) -> Value:
         return self.arithmetic.apply("greater_equal", self, other)
+
+
+def refuse_equality(x: object, y: object, *tensors: type) -> bool:
+    """Raise `TypeError` for `x == y` or `x != y` where `y` may stand for numbers; else leave it to `y` to answer."""
+    if isinstance(y, (*tensors, Number, np.ndarray, np.generic, list, tuple)):
+        raise TypeError(
+            "Expected gl.ops.equal(x, y) or gl.ops.not_equal(x, y), which compare elements. "
+            f"Received: == or != of {x!r} and {y!r}; `is` tells whether two tensors are the same object"
+        )
+    return NotImplemented
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,12 @@ class Lowering:
     @cached_property
     def scheduled(self) -> Schedule:
         """The kernels in order, as loop IR."""
-        return schedule(self.fused, machine_for(self.options), self.options.choices)
+        return schedule(self.fused, machine_for(self.options), self.options.choices, self._forget_kernels)
+
+    def _forget_kernels(self) -> None:
+        """After an error or an interrupt: whoever asks again gets stages that are made anew, and fit each other."""
+        for stage in ("scheduled", "memory", "steps", "kernels", "kernel_names", "arguments"):
+            self.__dict__.pop(stage, None)
 
     @cached_property
     def memory(self) -> MemoryPlan:
@@ -102,7 +107,7 @@ class Lowering:
     @cached_property
     def kernels(self) -> Sequence[Kernel]:
         """One kernel of each structure, under the name by which the steps call it."""
-        return Growing(self._distinct_kernels())
+        return Growing(self._distinct_kernels(), self._forget_kernels)
 
     def _distinct_kernels(self) -> Iterator[Kernel]:
         seen: set[str] = set()
@@ -114,7 +119,7 @@ class Lowering:
     @cached_property
     def kernel_names(self) -> Sequence[str]:
         """For each launch the name of the function that it calls; launches of one structure share a function."""
-        return Growing(self._named_launches())
+        return Growing(self._named_launches(), self._forget_kernels)
 
     def _named_launches(self) -> Iterator[str]:
         names: dict[str, str] = {}
@@ -148,6 +153,8 @@ class Lowering:
         from gradloom.compiler.llvm.emit import emit_kernel, new_module
 
         target = self.options.target
+        if self.options.memory_limit is not None:
+            _ = self.memory  # an error comes before the work
         first = module = new_module(self.graph.name, target)
         instructions = 0
         for kernel in self.kernels:
@@ -156,6 +163,7 @@ class Lowering:
                 module, instructions = new_module(self.graph.name, target), 0
             instructions += _instructions(emit_kernel(module, kernel, target))
         if module is not first:
+            # Where there are several, the driver's is one of its own: LLVM takes long for that of many calls.
             yield str(module)
             module = new_module(self.graph.name, target)
         emit_driver(module, self.steps, self.arguments, self.memory.arena_bytes, self.memory.scratch_bytes)

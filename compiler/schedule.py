@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -81,8 +82,10 @@ class Schedule:
         return "\n\n".join(str(launch.kernel) for launch in self.launches)
 
 
-def schedule(graph: Graph, machine: Machine, choices: Choices = NO_CHOICES) -> Schedule:
-    """Order and lower the groups of a fused graph.
+def schedule(
+    graph: Graph, machine: Machine, choices: Choices = NO_CHOICES, broken: Callable[[], None] = lambda: None
+) -> Schedule:
+    """Order and lower the groups of a fused graph; `broken` is called if lowering fails while the launches are read.
 
     An output that is donated an input's memory is written there in place when every reader of the old value comes
     before, else into memory of its own and copied at the end, which a note records.
@@ -94,19 +97,28 @@ def schedule(graph: Graph, machine: Machine, choices: Choices = NO_CHOICES) -> S
     scheduler.begin({}, outline=True)
     panels = scheduler.panels(list(scheduler.run()))
     result = scheduler.begin(panels)
-    result.launches = Growing(scheduler.run())
+    result.launches = Growing(scheduler.run(), broken)
     return result
 
 
 @contextmanager
 def _deep_recursion(group: Group) -> Iterator[None]:
     """Let Python recurse along the longest chain of a kernel: operands are evaluated inside their readers."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, 1000 + FRAMES * len(group.members)))
-    try:
+    needed = 1000 + FRAMES * len(group.members)
+    if needed <= sys.getrecursionlimit():
         yield
-    finally:
-        sys.setrecursionlimit(before)
+        return
+    # The limit is that of all threads.
+    with _recursing:
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(before, needed))
+        try:
+            yield
+        finally:
+            sys.setrecursionlimit(before)
+
+
+_recursing = threading.RLock()
 
 
 class Scheduler:
@@ -123,10 +135,11 @@ class Scheduler:
             group: {self.maker[value] for value in self._read_by(group) if value in self.maker} - {group}
             for group in graph.groups
         }
+        # Kept from the outline: by then kernels are ordered such that results can be written in place.
         self.refusals: dict[tuple[Value, Value], str | None] = {}
 
     def begin(self, panels: Mapping[Value, int], outline: bool = False) -> Schedule:
-        """Begin a schedule, or the outline of one: what there will be but its launches."""
+        """Begin a schedule, or the outline of one, with all but its launches, which `run` then makes."""
         self.panelled = panels
         self.outline = outline
         self.known: Known = {}

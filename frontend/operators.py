@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from gradloom.compiler.ir import Value, refuse_equality
+
 
 class TensorOperators(ABC):
     """The operators that the IR's values have, too; `_operate` says what an operation on such operands is."""
@@ -81,6 +83,11 @@ class TensorOperators(ABC):
 
     def __or__(self, other: Any) -> Any:
         return self._operate("logical_or", self, other)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or refuse_equality(self, other, TensorOperators, Value)
+
+    __hash__ = object.__hash__
 
     def __lt__(self, other: Any) -> Any:
         return self._operate("less", self, other)

@@ -151,15 +151,17 @@ def chunks(size: int, lanes: int) -> list[tuple[int, int, int]]:
 def block_unit(machine: Machine, count: int, cost: float, hint: int | None = None) -> int:
     """How many of `count` independent elements of work, `cost` instructions each, a block takes.
 
-    Equal blocks for all where these need not be twice as large: one block that is smaller is code of its own.
+    Equal blocks where none of the cores gets more to do by that: one block that is smaller is code of its own.
     """
     if hint is not None:
         return hint
     unit = max(1, min(count, max(math.ceil(count / MOST_BLOCKS), math.ceil(machine.block_cost / max(cost, 1)))))
-    blocks = -(-count // unit)
-    equal = (number for number in range(blocks, max(blocks // 2, machine.cores - 1), -1) if count % number == 0)
-    number = next(equal, None)
-    return count // number if number else unit
+    most = -(-count // unit)
+    share = -(-most // machine.cores) * unit
+    for blocks in range(most, most // 2, -1):
+        if count % blocks == 0 and -(-blocks // machine.cores) * (count // blocks) <= share:
+            return count // blocks
+    return unit
 
 
 def cost_of(values: Sequence[Value]) -> int:

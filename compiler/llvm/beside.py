@@ -7,7 +7,7 @@ and answers each with its results through a pipe; every message is its length in
 
 from __future__ import annotations
 
-import contextlib
+import heapq
 import json
 import logging
 import os
@@ -55,7 +55,7 @@ def each(work: Work, modules: Iterable[str], target: Target, processes: int) -> 
     that wait, the longest is next. A process that cannot be started, or ends, leaves its module to this one, which also
     says what is wrong with a module.
     """
-    waiting: queue.PriorityQueue[Task] = queue.PriorityQueue()
+    waiting = _Waiting()
     left: list[Task] = []
     results: dict[int, tuple[bytes, ...]] = {}
     others: list[threading.Thread] = []
@@ -91,7 +91,7 @@ def each(work: Work, modules: Iterable[str], target: Target, processes: int) -> 
         while (task := waiting.get()) != END:
             results[task[1]] = work(task[2], target)
     finally:
-        _drain(waiting, len(others))
+        waiting.end(len(others))
         for other in others:
             other.join()
     # What a process was at that ended.
@@ -100,13 +100,28 @@ def each(work: Work, modules: Iterable[str], target: Target, processes: int) -> 
     return [results[number] for number in range(count)]
 
 
-def _drain(waiting: queue.PriorityQueue[Task], readers: int) -> None:
-    """Leave nothing but ends in the queue, so that its readers stop after what they are at."""
-    with contextlib.suppress(queue.Empty):
-        while True:
-            waiting.get_nowait()
-    for _ in range(readers):
-        waiting.put(END)
+class _Waiting:
+    """Modules that wait, the longest first. An interrupt leaves no lock behind, unlike in `queue.PriorityQueue`."""
+
+    def __init__(self) -> None:
+        self._tasks: list[Task] = []
+        self._count: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def put(self, task: Task) -> None:
+        heapq.heappush(self._tasks, task)
+        self._count.put(None)
+
+    def get(self) -> Task:
+        """Take the next one, when there is one."""
+        self._count.get()
+        return heapq.heappop(self._tasks)
+
+    def end(self, readers: int) -> None:
+        """Leave nothing but ends, so that readers stop after what they are at."""
+        # At no moment there are fewer than a reader has counted that is about to take one.
+        self._tasks[:] = [END] * (len(self._tasks) + readers)
+        for _ in range(readers):
+            self._count.put(None)
 
 
 class _Process:

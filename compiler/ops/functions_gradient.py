@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gradloom.compiler.errors import ShapeError
+from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Value
 from gradloom.compiler.ops.markers import CustomGradient, StopGradient
 from gradloom.compiler.ops.operands import TensorLike, as_value, broadcast, convert, graph_of, is_weak
@@ -52,6 +52,11 @@ def custom_gradient(f: Callable[..., tuple[Any, Callable[..., Any]]]) -> Callabl
 def _cotangent(returned: Any, operand: Value) -> Value:
     """What `grad_fn` returned for an argument, as a value of its shape; a Python number stands for all elements."""
     cotangent = as_value(returned, operand)
+    if not cotangent.dtype.is_float:
+        raise DTypeError(
+            f"custom_gradient: Expected a cotangent of its argument's dtype {operand.dtype}. "
+            f"Received: dtype {cotangent.dtype}"
+        )
     cotangent = convert(cotangent, cotangent.dtype.arithmetic)
     if is_weak(returned):
         return broadcast(cotangent, operand.shape)

@@ -60,6 +60,10 @@ class ModelCheckpoint(MonitorCallback):
         if self._frequency.every is not None:
             self.on_train_batch_end = self._after_batch  # type: ignore[method-assign]
 
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        if self.save_best_only:
+            super().on_train_begin(logs)
+
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
 

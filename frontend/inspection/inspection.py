@@ -215,10 +215,14 @@ class Inspection:
 
         The file needs no network and no other file; without JavaScript it shows the stages as text. It is written as
         a whole or not at all. profile: what `profile` returned, to be shown beside the kernels and layers.
-        Raises `ValueError` for a path with another ending than .html or .htm, `OSError` where it cannot be written.
+        Raises `ValueError` for a path with another ending than .html or .htm, and for the profile of something else;
+        `OSError` where the file cannot be written.
         """
         from gradloom.inspection.report import save_report
 
+        if profile is not None and (title := getattr(profile, "title", None)) != self.title:
+            received = repr(profile) if title is None else f"that of {title}"
+            raise ValueError(f"Expected the profile of {self.title}, as `profile` returns it. Received: {received}")
         return save_report(self, path, profile)
 
     def json(self) -> dict[str, Any]:

@@ -63,11 +63,15 @@ def headline(profile: Profile) -> str:
     """What a step takes, and how much of it is spent in kernels and at barriers."""
     times = profile.wall_seconds, profile.kernel_seconds, profile.barrier_seconds
     wall, kernels, barriers = (unit_for(time)(time) for time in times)
-    threads = f"{profile.threads} thread{'s' if profile.threads > 1 else ''}"
+    threads, called = _number(profile.threads, "thread"), _number(len(profile.kernels), "kernel")
     return (
-        f"a step takes {wall} on {threads}: {len(profile.kernels)} kernels {kernels}, "
-        f"{profile.barriers} barriers {barriers}; {1e-9 * profile.flops:.3g} GFLOP"
+        f"a step takes {wall} on {threads}: {called} {kernels}, "
+        f"{_number(profile.barriers, 'barrier')} {barriers}; {1e-9 * profile.flops:.3g} GFLOP"
     )
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def unit_for(seconds: float) -> Callable[[float], str]:

@@ -113,22 +113,30 @@ def shares_of(launches: Sequence[Launch]) -> list[float]:
     return shares
 
 
-def credits_of(group: Group, graph: Graph) -> Mapping[Credit, float]:
-    """Whom a group works for, with shares that add up to 1.
+def shares_of_nodes(group: Group) -> dict[Value, float]:
+    """The parts of a group's work that its nodes do; they add up to 1.
 
-    Its nodes share by the FLOPs that they execute, in a group without any by the elements that they write; a node that
-    belongs to several layers is shared equally. Where no layer is known, it is the user's line that counts.
+    They share by the FLOPs that they execute, in a group without any by the elements that they write.
     """
     nodes = group.members or group.results
     weights = [flops_of(node)[0] for node in nodes]
     if not any(weights):
         weights = [float(max(1, node.type.size)) for node in nodes]
+    total = sum(weights)
+    return {node: weight / total for node, weight in zip(nodes, weights, strict=True)}
+
+
+def credits_of(group: Group, graph: Graph) -> Mapping[Credit, float]:
+    """Whom a group works for, with shares that add up to 1.
+
+    A node that belongs to several layers is shared equally. Where no layer is known, it is the user's line that counts.
+    """
     shares: dict[Credit, float] = defaultdict(float)
-    for node, weight in zip(nodes, weights, strict=True):
+    for node, share in shares_of_nodes(group).items():
         origins = graph.provenance.get(node, frozenset())
         owners = {Credit(origin.layer or _line(origin.source), origin.forward is not None) for origin in origins}
         for owner in owners or {Credit("")}:
-            shares[owner] += weight / len(owners or {None}) / sum(weights)
+            shares[owner] += share / len(owners or {None})
     return {owner: share for owner, share in shares.items() if share}
 
 

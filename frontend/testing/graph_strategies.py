@@ -85,7 +85,8 @@ def _graph(
             result = STEPS[name](pool)
             if sum(map(is_computed, graph.values)) > max_nodes:
                 break
-            if result.type.size <= MOST_ELEMENTS and result.ndim <= MOST_AXES and result not in pool.values:
+            is_new = all(result is not value for value in pool.values)
+            if is_new and result.type.size <= MOST_ELEMENTS and result.ndim <= MOST_AXES:
                 pool.values.append(result)
         _outputs(graph, pool.values, gradient)
     return graph.rebuild()[0], arrays

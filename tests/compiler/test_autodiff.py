@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gradloom.compiler import ops
 from gradloom.compiler.autodiff import gradients
-from gradloom.compiler.errors import GradloomError, NoGradientError, ShapeError
+from gradloom.compiler.errors import DTypeError, GradloomError, NoGradientError, ShapeError
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Value
 from gradloom.compiler.provenance import layer_scope
@@ -189,6 +189,17 @@ def test_wrong_cotangents_and_graphs_are_refused() -> None:
         gradients([x], [x], [graph.constant(1.0, F32)])
     with pytest.raises(GradloomError, match="one graph"):
         gradients([x], [scalar_input(Graph(), "x")])
+
+
+@pytest.mark.parametrize("wrong", [lambda u: ops.cast(u, I32), lambda u: u > 0])
+def test_the_cotangents_of_an_own_gradient_are_floats(wrong: Callable[[Value], Value]) -> None:
+    graph = Graph()
+    x = scalar_input(graph, "x")
+    y = ops.custom_gradient(lambda v: (v * 2, wrong))(x)
+    with pytest.raises(
+        DTypeError, match=r"Expected a cotangent of its argument's dtype f64. Received: dtype (i32|bool)"
+    ):
+        gradients([y], [x])
 
 
 def test_an_op_without_a_gradient_names_itself_and_its_layer() -> None:

@@ -123,6 +123,24 @@ def test_an_error_on_the_way_to_modules_leaves_no_process(
     assert all(process.returncode is not None for process in started)
 
 
+def test_readers_of_what_waits_come_to_an_end() -> None:
+    """The longest is first; when all is to end, each reader takes what was counted for it, however they meet."""
+    waiting = beside._Waiting()
+    for number, length in enumerate([3, 1, 2]):
+        waiting.put((-length, number, "m"))
+    assert [waiting.get()[1] for _ in range(2)] == [0, 2]
+    for readers in (1, 3) * 100:
+        threads = [threading.Thread(target=lambda: [*iter(waiting.get, beside.END)]) for _ in range(readers)]
+        for number in range(5):
+            waiting.put((-number - 1, number, "m"))
+        for thread in threads:
+            thread.start()
+        waiting.end(readers)
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+
+
 def test_a_program_of_many_modules_computes_the_same(modules: list[str]) -> None:
     graph = chain()
     several = Lowering(graph, Options(cores=2)).program()

@@ -1,5 +1,7 @@
 """Elementwise kernels: blocks with partial vectors at the end, broadcasting, gathers and other movements."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from compiled import Arrays, assert_close, assert_same, check, run_program
 from gradloom.compiler import ops, pipeline
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Value, building
+from gradloom.compiler.kernels.lowering import MOST_BLOCKS, block_unit
 from gradloom.compiler.options import BLOCK_COST
 from gradloom.compiler.types import BOOL, F32, I32, I64, U8, TensorType
 from gradloom.runtime.executable import Executable
@@ -48,6 +51,22 @@ def unit_of(flat: bool) -> int:
     (launch,) = pipeline.lower(graph_of((1, size) if flat else (size,))).scheduled.launches
     (partition,) = {footprint.partition for footprint in launch.footprints.values()}
     return min(partition.unit, BLOCK_COST) if partition is not None else BLOCK_COST
+
+
+@given(st.integers(1, 5000), st.sampled_from([1, 2, 3, 8, 16, 64]), st.floats(0.1, 1e6))
+@settings(derandomize=True, database=None)
+def test_blocks_are_equal_where_no_core_gets_more_by_that(count: int, cores: int, cost: float) -> None:
+    machine = replace(pipeline.machine_for(pipeline.Options()), cores=cores)
+    unit = block_unit(machine, count, cost)
+    least = min(count, max(math.ceil(count / MOST_BLOCKS), math.ceil(machine.block_cost / max(cost, 1))))
+
+    def share(unit: int) -> int:
+        return math.ceil(math.ceil(count / unit) / cores) * unit
+
+    most = math.ceil(count / least)
+    equal = [n for n in range(most // 2 + 1, most + 1) if count % n == 0 and share(count // n) <= share(least)]
+    assert unit == (count // max(equal) if equal else least)
+    assert share(unit) <= share(least)
 
 
 SHAPES = [(), (1,), (5,), (17,), (3, 1), (1, 33), (3, 17), (2, 1, 5), (4, 3, 16), (2, 3, 1, 20)]

@@ -2,17 +2,19 @@
 
 import dataclasses
 import gc
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
 from compiled import assert_close, run_program
-from gradloom.compiler import ops, options, pipeline
+from gradloom.compiler import ops, options, pipeline, schedule
 from gradloom.compiler.choices import Choice, Choices, Departure
 from gradloom.compiler.errors import MemoryLimitError
 from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Graph, Value, building
+from gradloom.compiler.kernels.lowering import Lowered, Task
 from gradloom.compiler.llvm import codegen
 from gradloom.compiler.llvm.target import Target, host_levels
 from gradloom.compiler.loops.structure import structure
@@ -178,6 +180,28 @@ def test_the_same_graph_compiles_to_the_same_code() -> None:
     graph = train_graph()
     one, other = (pipeline.compile_graph(graph, Options(cores=2)) for _ in range(2))
     assert one == other
+
+
+@pytest.mark.parametrize("stage", ["scheduled", "kernels", "memory", "steps"])
+@pytest.mark.parametrize("at", [0, 3])
+def test_stages_are_made_anew_after_an_interrupt(stage: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = train_graph(4)
+    low = pipeline.lower(graph, Options(cores=2))
+    expected = [str(kernel) for kernel in pipeline.lower(graph, Options(cores=2)).kernels]
+    calls = itertools.count()
+    lower = schedule.lower_contraction
+
+    def interrupted(task: Task) -> list[Lowered]:
+        if not task.outline and next(calls) == at:
+            raise KeyboardInterrupt
+        return lower(task)
+
+    monkeypatch.setattr(schedule, "lower_contraction", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _ = [*low.scheduled.launches] if stage == "scheduled" else str(getattr(low, stage)) + str(len(low.kernels))
+    assert [str(kernel) for kernel in low.kernels] == expected
+    assert len(low.steps) > len(low.scheduled.launches) == len(low.kernel_names)
+    assert low.memory.arena_bytes
 
 
 # Kernels of equal structure.

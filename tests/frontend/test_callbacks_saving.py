@@ -71,6 +71,15 @@ def test_only_the_best_is_saved(options: dict[str, Any], values: list[float], sa
     assert files(tmp_path) == [f"{epoch}.safetensors" for epoch in saved]
 
 
+def test_what_is_better_is_asked_only_where_the_best_is_saved(tmp_path: Path) -> None:
+    def closeness(y_true: Any, y_pred: Any) -> Any:
+        return gl.ops.ones_like(y_pred)
+
+    saving = ModelCheckpoint(tmp_path / "{epoch}.safetensors", "closeness", save_weights_only=True)
+    run(saving, [1, 2], "closeness", new_model(metrics=[closeness]))
+    assert files(tmp_path) == ["1.safetensors", "2.safetensors"]
+
+
 def test_batches_are_counted_across_epochs(tmp_path: Path) -> None:
     path = tmp_path / "{epoch}-{batch}.safetensors"
     run(ModelCheckpoint(path, save_weights_only=True, save_freq=3), [0] * 5)  # of two batches each

@@ -165,6 +165,9 @@ def test_memory_says_what_a_buffer_is(page: Chrome) -> None:
 class Measured:
     """What a profile says, with times that are easy to recognize."""
 
+    def __init__(self, title: str) -> None:
+        self.title = title
+
     def json(self) -> dict[str, Any]:
         kernel = {"call": 0, "name": "first", "kernel": "k0", "layers": ["hidden"], "seconds": 0.0025, "flops": 5e6}
         rates = {"bytes": 1e6, "gflops": 2.0, "gbs": 0.4, "bound_share": 0.25}
@@ -179,8 +182,9 @@ class Measured:
 
 
 def test_profile_shows_times(browser: Chrome, tmp_path: Path) -> None:
-    measured: Any = Measured()
-    browser.get(model().inspect(batch_size=4).save(tmp_path / "report.html", measured).as_uri())
+    inspection = model().inspect(batch_size=4)
+    measured: Any = Measured(inspection.title)
+    browser.get(inspection.save(tmp_path / "report.html", measured).as_uri())
     until(browser, "document.body.hasAttribute('data-ready')")
     open_tab(browser, "profile")
     until(browser, "document.querySelector('.layer-bars')")

@@ -1,11 +1,14 @@
 """Variables on the host and in traces."""
 
+import operator
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
+import gradloom as gl
 from gradloom.compiler.errors import DTypeError, ShapeError
 from gradloom.compiler.ir import Graph, Input, Value
 from gradloom.compiler.program import ALIGNMENT
@@ -177,6 +180,25 @@ def test_matmul_negation_and_indexing_in_a_trace():
     np.testing.assert_array_equal(evaluate(lambda v: v @ kernel, x), x @ w)
     np.testing.assert_array_equal(evaluate(lambda v: kernel @ v, w.T.copy()), w @ w.T)
     np.testing.assert_array_equal(evaluate(lambda: abs(-kernel)[1]), w[1])
+
+
+@pytest.mark.parametrize("compare", [operator.eq, operator.ne])
+def test_equality_says_which_function_compares_elements(compare):
+    """Python would say that they are not the same object, and `where` take that for a condition."""
+    variable = Variable([1.0, 2.0], path="scale")
+    tensor = gl.Input((2,))
+    pairs = [lambda a: (a, 0), lambda a: (0.0, a), lambda a: (a, np.ones(2)), lambda a: (np.ones(2), a)]
+    pairs += [lambda a: (a, a + 1), lambda a: (a, [1, 2]), lambda a: (a, variable), lambda a: (variable, a)]
+    for pair in pairs:
+        with pytest.raises(TypeError, match=r"Expected gl.ops.equal\(x, y\) or gl.ops.not_equal"):
+            evaluate(lambda a, pair=pair: compare(*pair(a)), np.zeros(2, np.float32))
+    for pair in ((variable, 1.0), (tensor, np.float32(1)), (tensor, variable), (tensor, gl.Input((2,)))):
+        with pytest.raises(TypeError, match=r"Expected gl.ops.equal\(x, y\) or gl.ops.not_equal"):
+            compare(*pair)
+    for thing in (variable, tensor):
+        assert compare(thing, thing) is compare(1, 1)
+        assert compare(thing, None) is compare(thing, "zeros") is compare(1, 2)
+        assert {thing: 1}[thing]
 
 
 def test_outside_of_a_trace_arithmetic_is_refused():

@@ -24,6 +24,7 @@ from gradloom.compiler.provenance import Provenance
 from gradloom.inspection.machine_code import MACHINE_STAGES, Function, assembly_functions, llvm_functions
 from gradloom.inspection.report.parts import parts_of
 from gradloom.inspection.stages import GraphStage
+from gradloom.inspection.work import shares_of_nodes
 
 if TYPE_CHECKING:
     from gradloom.compiler.llvm.target import Target
@@ -37,6 +38,8 @@ def report_document(inspection: Inspection, profile: Profile | None) -> tuple[Do
     """Return the document, and the text of each stage; `scheduled` has every distinct kernel once."""
     tables = _Tables()
     lowering = inspection._way.lowering
+    # Asked for while there is one thread: from Python 3.12 on, several would each compute a cached property.
+    _ = lowering.scheduled, lowering.kernels, lowering.kernel_names
     with ThreadPoolExecutor(1) as beside:
         code = beside.submit(lambda: inspection._way.machine_code)
         # All are lowered before one is printed: LLVM waits for them.
@@ -162,18 +165,22 @@ def _calls(inspection: Inspection, functions: list[str], tables: _Tables) -> lis
     groups = {group: number for number, group in enumerate(lowering.fused.groups)}
     place = {value: position for position, value in enumerate(lowering.fused.live())}
     number = {name: position for position, name in enumerate(functions)}
-    return [
-        {
-            "name": tables.text(launch.group.name),
-            "kind": tables.text(launch.group.kind),
-            "function": number[name],
-            "group": groups.get(launch.group, -1),
-            "members": [place[member] for member in launch.group.members if member in place],
-            "layers": tables.text(", ".join(_layers(lowering.fused, launch.group.members))),
-            "buffers": [[tables.text(buffer.name), tables.text(str(buffer.type))] for buffer in launch.buffers],
-        }
-        for launch, name in zip(lowering.scheduled.launches, lowering.kernel_names, strict=True)
-    ]
+    calls = []
+    for launch, name in zip(lowering.scheduled.launches, lowering.kernel_names, strict=True):
+        shares = {node: share for node, share in shares_of_nodes(launch.group).items() if node in place}
+        calls.append(
+            {
+                "name": tables.text(launch.group.name),
+                "kind": tables.text(launch.group.kind),
+                "function": number[name],
+                "group": groups.get(launch.group, -1),
+                "members": [place[member] for member in shares],
+                "shares": [round(share, 4) for share in shares.values()],
+                "layers": tables.text(", ".join(_layers(lowering.fused, launch.group.members))),
+                "buffers": [[tables.text(buffer.name), tables.text(str(buffer.type))] for buffer in launch.buffers],
+            }
+        )
+    return calls
 
 
 def _layers(graph: Graph, members: Iterable[Value]) -> list[str]:

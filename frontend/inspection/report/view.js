@@ -86,8 +86,8 @@ class GraphView {
     const groups = new Set([...nodes].flatMap((node) => this.stage.kernels[node]));
     for (const call of this.data.calls) {
       if (!groups.has(call.group) || !this.data.times.has(call.number)) continue;
-      const within = call.members.filter((node) => nodes.has(node)).length;
-      total += (this.data.times.get(call.number).seconds * within) / call.members.length;
+      const share = call.members.reduce((sum, node, at) => sum + (nodes.has(node) ? call.shares[at] : 0), 0);
+      total += this.data.times.get(call.number).seconds * share;
     }
     return total;
   }
