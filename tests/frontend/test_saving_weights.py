@@ -54,6 +54,25 @@ def test_numbers_of_automatic_names_mean_nothing(suffix: str, tmp_path: Path) ->
     assert weights(second) == weights(first)
 
 
+class Ranks(gl.Layer):
+    """Has a weight of each rank, of none as well."""
+
+    def build(self, input_shape: Any) -> None:
+        self.ranks = [self.add_weight((2,) * rank, name=f"rank_{rank}") for rank in range(5)]
+
+    def call(self, x: Any) -> Any:
+        return x * self.ranks[0]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_weights_of_every_rank_come_back(suffix: str, tmp_path: Path) -> None:
+    first, second = (gl.Sequential([gl.Input((3,)), Ranks()]) for _ in range(2))
+    save(first, tmp_path / f"m{suffix}")
+    second.load_weights(tmp_path / f"m{suffix}")
+    assert [array.shape for array in second.get_weights()] == [(2,) * rank for rank in range(5)]
+    assert weights(second) == weights(first)
+
+
 class Block(gl.Layer):
     def __init__(self, units: int) -> None:
         super().__init__()

@@ -62,7 +62,10 @@ def with_another_place(rng: Random, header: bytes, other: bytes) -> bytes:
         place[key] = rng.choice(
             {
                 "dtype": ["F4", "F32", "I64", "U128", "f32", "", 5, "F8_E4M3", "BOOL", rng.choice(known)["dtype"]],
-                "shape": [[], [-1], [2**63], [2**32, 2**32], [2**31, 2, 0], [1] * 3000, [1.5], "5", [True], [[5]]],
+                "shape": [
+                    *([], [-1], [2**63], [2**32, 2**32], [2**31, 2, 0], [1] * 3000, [1.5], "5", [True], [[5]]),
+                    *([0, 2**63], [0, 2**62, 2**62], [*place["shape"], *[1] * 100], [*place["shape"], 1]),
+                ],
                 "data_offsets": [
                     [0, 0],
                     [8, 4],
