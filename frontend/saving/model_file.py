@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 CONFIG = "gradloom.model"
 """The key of the config in a file's metadata."""
-FORMAT = 1
-"""Files of a later format are refused."""
+FORMAT = 2
+"""Files of another format are refused."""
 
 
 def save_model(model: Network, path: str | os.PathLike[str], overwrite: bool = True) -> None:

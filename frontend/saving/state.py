@@ -51,19 +51,18 @@ def freeze(model: Model, names: list[str]) -> None:
         layer._trainable = name not in names
 
 
-def spared_names(model: Model) -> dict[str, list[str]]:
-    """What the optimizer lets not decay: the weights of these names, and those whose path matches an expression."""
+def spared_names(model: Model) -> list[str]:
+    """The names of the weights that the optimizer lets not decay: expressions are the caller's, and in no file."""
     optimizer = model.optimizer
     assert optimizer is not None
-    variables = [name for name, variable in weight_names(model).items() if variable in optimizer.spared]
-    return {"variables": variables, "expressions": list(optimizer.spared_expressions)}
+    return [name for name, variable in weight_names(model).items() if not optimizer.decays(variable)]
 
 
-def spare(model: Model, names: Mapping[str, list[str]]) -> None:
-    """Let the optimizer spare again what `spared_names` told."""
+def spare(model: Model, names: list[str]) -> None:
+    """Let the optimizer not decay the weights of these names."""
     assert model.optimizer is not None
     weights = weight_names(model)
-    model.optimizer.exclude_from_weight_decay([weights[name] for name in names["variables"]], names["expressions"])
+    model.optimizer.exclude_from_weight_decay(weights[name] for name in names)
 
 
 def _optimizer_variables(model: Model, optimizer: Optimizer) -> dict[str, Variable]:
