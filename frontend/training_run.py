@@ -58,8 +58,8 @@ class TrainingRun:
                 self._run_epoch()
             self.callbacks.call("on_train_end", self.logs)
         finally:
-            self.callbacks.close()
             self.model.training_run = around
+            self.callbacks.close()
 
     def _run_epoch(self) -> None:
         epoch = self.epoch
