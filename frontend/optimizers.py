@@ -38,13 +38,18 @@ class Hyperparameter:
     def __get__(self, optimizer: Optimizer | None, owner: type) -> Hyperparameter | Variable:
         return self if optimizer is None else optimizer.hyperparameters[self.name]
 
-    def __set__(self, optimizer: Optimizer, value: Any) -> None:
+    def number(self, optimizer: Optimizer, value: Any) -> float:
+        """The value as programs receive it; raises `ValueError` for one that is out of range."""
         number = _as_float32(value)
         if not (0 <= number < self.high or (self.closed and number == self.high)):
             raise ValueError(
                 f"{type(optimizer).__name__}: Expected {self.name} as a number in [0, {self.high:g}"
                 f"{']' if self.closed else ')'}. Received: {self.name}={value!r}"
             )
+        return number
+
+    def __set__(self, optimizer: Optimizer, value: Any) -> None:
+        number = self.number(optimizer, value)
         if self.name in optimizer.hyperparameters:
             optimizer.hyperparameters[self.name].assign(np.float64(number))
         else:
@@ -169,6 +174,11 @@ class Optimizer(Constructed, ABC):
         """`apply` for pairs of gradient and variable."""
         pairs = list(grads_and_vars)
         self.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
+
+    def check_hyperparameters(self, values: Mapping[str, Any]) -> None:
+        """Raise `ValueError` unless hyperparameters could be set to these values, by name."""
+        for name, value in values.items():
+            getattr(type(self), name).number(self, value)
 
     def exclude_from_weight_decay(
         self, var_list: Iterable[Variable] | None = None, var_names: Iterable[str] | None = None

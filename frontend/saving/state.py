@@ -29,12 +29,15 @@ def model_variables(model: Model) -> dict[str, Variable]:
 def restore(model: Model, arrays: Mapping[str, np.ndarray], expected: str) -> None:
     """Give a model what `model_variables` named; its optimizer gets the slots that are among it.
 
-    Raises SavedFileError, which begins with `expected` and lists what does not fit, before anything is changed.
+    Raises SavedFileError, which begins with `expected` and lists what does not fit, before anything is changed; as it
+    does ValueError for hyperparameters that are out of range.
     """
     optimizer = model.optimizer
     if optimizer is not None:
         slots = {name.removeprefix(OPTIMIZER).rpartition("/")[0] for name in arrays if name.startswith(OPTIMIZER)}
         optimizer.build(variable for name, variable in weight_names(model).items() if name in slots)
+        names = {name: OPTIMIZER + name for name in optimizer.hyperparameters}
+        optimizer.check_hyperparameters({name: arrays[key] for name, key in names.items() if key in arrays})
     else:
         arrays = {name: array for name, array in arrays.items() if not name.startswith(OPTIMIZER)}
     assign(model_variables(model), arrays, expected)
