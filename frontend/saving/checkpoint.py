@@ -94,9 +94,10 @@ class Checkpoint:
         """Let a training that has just begun go on from here.
 
         Raises SavedFileError, and changes nothing, if it has another model (see `_layers`), losses, optimizer, number
-        of samples, batch size or shuffling, or if a callback refuses its state. Hyperparameters, the learning rate among them, and
-        weights of losses become those of the checkpoint. Other epochs, callbacks and data for validation are allowed.
-        What autotuning measured is not in it: where the cache has lost that, the bits may be others.
+        of samples, batch size or shuffling, or hyperparameters out of range, or if a callback refuses its state.
+        Hyperparameters, the learning rate among them, and weights of losses become those of the checkpoint. Other
+        epochs, callbacks and data for validation are allowed. What autotuning measured is not in it: where the cache
+        has lost that, the bits may be others.
         """
         self._check(run)
         before = Checkpoint.of(run, callbacks=False)  # They take their states all, or none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,18 @@ def test_numbers_of_automatic_names_mean_nothing(suffix: str, tmp_path: Path) ->
     save(first, tmp_path / f"m{suffix}")
     second.load_weights(tmp_path / f"m{suffix}")
     assert weights(second) == weights(first)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_paths_may_be_bytes(suffix: str, tmp_path: Path) -> None:
+    """As Python's own functions take them, where a name is no text."""
+    first, second = small(), small()
+    path: Any = os.fsencode(tmp_path / f"m{suffix}")
+    (first.save if suffix == ".gradloom" else first.save_weights)(path)
+    second.load_weights(path)
+    assert weights(second) == weights(first)
+    if suffix == ".gradloom":
+        assert weights(gl.models.load_model(path)) == weights(first)
 
 
 class Ranks(gl.Layer):
