@@ -38,13 +38,18 @@ class Hyperparameter:
     def __get__(self, optimizer: Optimizer | None, owner: type) -> Hyperparameter | Variable:
         return self if optimizer is None else optimizer.hyperparameters[self.name]
 
-    def __set__(self, optimizer: Optimizer, value: Any) -> None:
+    def number(self, optimizer: Optimizer, value: Any) -> float:
+        """The value as programs receive it; raises `ValueError` for one that is out of range."""
         number = _as_float32(value)
         if not (0 <= number < self.high or (self.closed and number == self.high)):
             raise ValueError(
                 f"{type(optimizer).__name__}: Expected {self.name} as a number in [0, {self.high:g}"
                 f"{']' if self.closed else ')'}. Received: {self.name}={value!r}"
             )
+        return number
+
+    def __set__(self, optimizer: Optimizer, value: Any) -> None:
+        number = self.number(optimizer, value)
         if self.name in optimizer.hyperparameters:
             optimizer.hyperparameters[self.name].assign(np.float64(number))
         else:
@@ -113,7 +118,7 @@ class Optimizer(Constructed, ABC):
         self.name = unique_name(snake_case(type(self).__name__)) if name is None else name
         self.hyperparameters: dict[str, Variable] = {}
         self.spared: set[Variable] = set()
-        self.spared_expressions: list[str] = []
+        self.spared_expressions: list[re.Pattern[str]] = []
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.iterations = Variable(
@@ -159,7 +164,7 @@ class Optimizer(Constructed, ABC):
         self.build(variables)
         rate, step_size = self.rate(), self.step_size()
         for gradient, variable in zip(grads, variables, strict=True):
-            if self.weight_decay is not None and self._decays(variable):
+            if self.weight_decay is not None and self.decays(variable):
                 decay = ops.cast(rate * self.weight_decay, variable.dtype)
                 variable.assign(variable - variable * decay)
             self.update(variable, gradient, ops.cast(step_size, variable.dtype))
@@ -170,16 +175,26 @@ class Optimizer(Constructed, ABC):
         pairs = list(grads_and_vars)
         self.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
 
+    def check_hyperparameters(self, values: Mapping[str, Any]) -> None:
+        """Raise `ValueError` unless hyperparameters could be set to these values, by name."""
+        for name, value in values.items():
+            getattr(type(self), name).number(self, value)
+
     def exclude_from_weight_decay(
         self, var_list: Iterable[Variable] | None = None, var_names: Iterable[str] | None = None
     ) -> None:
-        """Let some variables not decay: those of a list, and those whose path matches one of the expressions."""
-        self.spared.update(var_list or ())
-        self.spared_expressions.extend(var_names or ())
+        """Let some variables not decay: those of a list, and those in whose path a regular expression matches.
 
-    def _decays(self, variable: Variable) -> bool:
+        Raises `ValueError` for what is no regular expression.
+        """
+        expressions = [_expression(name) for name in var_names or ()]
+        self.spared.update(var_list or ())
+        self.spared_expressions.extend(expressions)
+
+    def decays(self, variable: Variable) -> bool:
+        """Whether weight decay, if there is any, is for this variable."""
         return variable not in self.spared and not any(
-            re.search(name, variable.path) for name in self.spared_expressions
+            expression.search(variable.path) for expression in self.spared_expressions
         )
 
     def rate(self) -> Value:
@@ -298,6 +313,13 @@ class Adam(Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"amsgrad": self.amsgrad}
+
+
+def _expression(name: Any) -> re.Pattern[str]:
+    try:
+        return re.compile(name)
+    except (re.error, TypeError, OverflowError) as error:
+        raise ValueError(f"Expected var_names as regular expressions. Received: {name!r} ({error})") from None
 
 
 def _as_float32(value: Any) -> float:

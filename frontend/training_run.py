@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradloom.callbacks.callback_list import CallbackList
+from gradloom.compiler.errors import NumericsError
 from gradloom.epochs import Testing, Training
 
 if TYPE_CHECKING:
@@ -58,17 +59,24 @@ class TrainingRun:
                 self._run_epoch()
             self.callbacks.call("on_train_end", self.logs)
         finally:
-            self.callbacks.close()
             self.model.training_run = around
+            self.callbacks.close()
 
     def _run_epoch(self) -> None:
         epoch = self.epoch
         self.callbacks.call("on_epoch_begin", epoch, {})
         logs = self.training.run_epoch(self.callbacks, epoch)
         if self._testing is not None and _is_due(self._validation_freq, epoch):
-            logs |= {f"val_{name}": value for name, value in self._testing.run(self.callbacks).items()}
+            logs |= {f"val_{name}": value for name, value in self._validate(self._testing).items()}
         self.epoch, self.logs = epoch + 1, logs
         self.callbacks.call("on_epoch_end", epoch, logs)
+
+    def _validate(self, testing: Testing) -> dict[str, float]:
+        try:
+            return testing.run(self.callbacks)
+        except NumericsError as error:
+            error.args = (f"Validation after epoch {self.epoch + 1}: {error.args[0]}",)
+            raise
 
 
 def _is_due(frequency: int | Sequence[int], epoch: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from gradloom.callbacks.callback import HOOKS, Callback
@@ -57,8 +57,10 @@ class CallbackList:
             getattr(callback, hook)(*arguments)
 
     def close(self) -> None:
-        """Let every callback leave things tidy."""
-        self.call("close")
+        """Let every callback leave things tidy, also after the error of another one, which is raised at the end."""
+        with ExitStack() as stack:
+            for callback in reversed(self.callbacks):  # It calls the last one first.
+                stack.callback(callback.close)
 
     def states(self) -> list[tuple[str, dict[str, Any]]]:
         """The class and the state of every callback that has one."""

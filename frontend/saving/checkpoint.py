@@ -10,22 +10,27 @@ import json
 import os
 import reprlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gradloom import random_seed
+from gradloom.network import Network
 from gradloom.random_seed import Stream
 from gradloom.runtime.interrupts import HeldBack
+from gradloom.saving.names import layer_names, sublayer_names
 from gradloom.saving.tensor_file import SavedFileError, read_tensors, write_tensors
+from gradloom.saving.topology import calls_config
 from gradloom.variables import Variable
 
 if TYPE_CHECKING:
+    from gradloom.model import Model
     from gradloom.training_run import TrainingRun
 
 KEY = "gradloom.checkpoint"
 """The metadata's key of all that is not an array."""
-VERSION = 2
+VERSION = 3
 ARRAY = "array"
 """The key of a JSON object that stands for an array: its name in the file."""
 _MOST_U64 = (1 << 64) - 1
@@ -88,10 +93,11 @@ class Checkpoint:
     def resume(self, run: TrainingRun) -> None:
         """Let a training that has just begun go on from here.
 
-        Raises SavedFileError, and changes nothing, if it has another model, losses, optimizer, number of samples, batch
-        size or shuffling, or if a callback refuses its state. Hyperparameters, the learning rate among them, and
-        weights of losses become those of the checkpoint. Other epochs, callbacks and data for validation are allowed.
-        What autotuning measured is not in it: where the cache has lost that, the bits may be others.
+        Raises SavedFileError, and changes nothing, if it has another model (see `_layers`), losses, optimizer, number
+        of samples, batch size or shuffling, or hyperparameters out of range, or if a callback refuses its state.
+        Hyperparameters, the learning rate among them, and weights of losses become those of the checkpoint. Other
+        epochs, callbacks and data for validation are allowed. What autotuning measured is not in it: where the cache
+        has lost that, the bits may be others.
         """
         self._check(run)
         before = Checkpoint.of(run, callbacks=False)  # They take their states all, or none.
@@ -108,7 +114,7 @@ class Checkpoint:
         try:
             self._check_fit(run)
             self._check_progress(run)
-            self._values(run)
+            self._check_hyperparameters(run)
             states = self._callback_states()
             pairs = isinstance(states, list) and all(isinstance(one, list) and len(one) == 2 for one in states)
             self._require(
@@ -120,8 +126,9 @@ class Checkpoint:
             raise SavedFileError(f"{self._source}: Expected a whole checkpoint. Received: {error!r}") from error
 
     def _check_fit(self, run: TrainingRun) -> None:
-        for name, expected in _fit(run).items():
-            received = self.state["fit"].get(name)
+        fit, other = _fit(run), self.state["fit"]
+        for name in dict.fromkeys([*fit, *other]):
+            expected, received = fit.get(name), other.get(name)
             if received != expected:
                 raise SavedFileError(
                     f"{self._source}: Expected a checkpoint of a training with {name} {expected!r}. "
@@ -161,6 +168,13 @@ class Checkpoint:
                 )
             values += [(one, self._fitting(one, entry)) for one, entry in zip(variables, entries, strict=True)]
         return values
+
+    def _check_hyperparameters(self, run: TrainingRun) -> None:
+        values, optimizer = dict(self._values(run)), run.setup.optimizer
+        try:
+            optimizer.check_hyperparameters({name: values[one] for name, one in optimizer.hyperparameters.items()})
+        except ValueError as error:
+            raise SavedFileError(f"{self._source}: {error}") from None
 
     def _fitting(self, variable: Variable, entry: Mapping[str, Any]) -> np.ndarray:
         """The array for a variable."""
@@ -202,8 +216,7 @@ def _fit(run: TrainingRun) -> dict[str, Any]:
     Of an optimizer's hyperparameters only that they are such: their values are state.
     """
     optimizer, training = run.setup.optimizer, run.training
-    config = {**optimizer.get_config(), **dict.fromkeys(optimizer.hyperparameters, "a hyperparameter")}
-    config.pop("name", None)  # Names are counted in each process.
+    config = {**_config(optimizer), **dict.fromkeys(optimizer.hyperparameters, "a hyperparameter")}
     schedule = optimizer.schedule
     losses = [output.loss for output in run.setup.outputs]
     fit = {
@@ -216,8 +229,47 @@ def _fit(run: TrainingRun) -> dict[str, Any]:
         "steps per epoch": training.steps,
         "shuffle": training.stream is not None,
     }
-    result: dict[str, Any] = json.loads(json.dumps(fit, default=_described, skipkeys=True))
-    return result
+    return {**_as_json(fit), **_layers(run.model)}
+
+
+def _layers(model: Model) -> dict[str, Any]:
+    """The class and the settings of each layer, by its path; of a model that lists its layers, how it calls them.
+
+    Of what cannot be told, as arguments and functions without names, the class alone.
+    """
+    fit: dict[str, Any] = {}
+    for path, layer in layer_names(model).items():
+        where = f"layer {path.rstrip('/')!r}: " if path else "model: "
+        fit[f"{where}class"] = type(layer).__name__
+        with suppress(Exception):  # A get_config of one's own may raise anything.
+            if isinstance(layer, Network) and layer.listed_layers is not None:
+                settings = _calls(layer)
+            else:
+                settings = _config(layer)
+            fit |= {f"{where}{name}": value for name, value in _as_json(settings).items()}
+    return fit
+
+
+def _calls(model: Network) -> dict[str, Any]:
+    """What a model calls on what, layers by their names in files, and which results are its own."""
+    names = {layer.name: name for name, layer in sublayer_names(model).items()}
+    config = calls_config(model.call_graph)
+    calls = {
+        f"call {number}": [names.get(str(call["operation"]), call["operation"]), call["args"], call["kwargs"]]
+        for number, call in enumerate(config["calls"])
+    }
+    return {**calls, "outputs": config["outputs"]}
+
+
+def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as a file tells it, NaN as a word: the number would not equal itself."""
+    data: dict[str, Any] = json.loads(json.dumps(config, default=_described, skipkeys=True), parse_constant=str)
+    return data
+
+
+def _config(thing: Any) -> dict[str, Any]:
+    """A thing's config without its name, which is counted in each process."""
+    return {key: value for key, value in thing.get_config().items() if key != "name"}
 
 
 def _described(thing: Any) -> Any:
@@ -225,7 +277,7 @@ def _described(thing: Any) -> Any:
     if isinstance(thing, (np.generic, np.ndarray)):
         return thing.tolist()
     if hasattr(thing, "get_config") and not isinstance(thing, type):
-        return {type(thing).__name__: thing.get_config()}
+        return {type(thing).__name__: _config(thing)}
     return getattr(thing, "__name__", type(thing).__name__)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from gradloom.compiler.types import BF16
 from gradloom.runtime.files import published
-from gradloom.saving.tensor_file import SavedFileError, read_tensors
+from gradloom.saving.tensor_file import SavedFileError, read_tensors, require_file
 
 _READER = Path(__file__).with_name("hdf5_reader.py")
 _SECONDS = 120.0
@@ -37,8 +37,7 @@ def read_hdf5(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             f"{os.fspath(path)}: Expected a Python interpreter to read HDF5 in a process of its own. Received: none"
         )
     path = Path(path)
-    with path.open("rb"):  # The error of a missing file, or of a folder, is Python's own.
-        pass
+    require_file(path)
     with tempfile.TemporaryDirectory(prefix="gradloom-") as folder:
         copy = Path(folder, "arrays.safetensors")
         # -P: the modules beside the reader are not for others to import by their bare names.
@@ -63,7 +62,7 @@ def read_hdf5(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             raise OSError(f"{copy}: Expected space for the arrays of {path}. Received: {text.splitlines()[-1]}")
         if done.returncode or not copy.exists():
             raise _damaged(path, f"exit code {done.returncode} of its reader: {text[-500:]}")
-        return read_tensors(copy)[0]
+        return {name.removeprefix("/"): array for name, array in read_tensors(copy)[0].items()}
 
 
 def write_hdf5(
@@ -105,7 +104,7 @@ def _damaged(path: Path, received: str) -> SavedFileError:
 
 def _death(number: int) -> str:
     if number == signal.SIGXCPU:
-        return "a file on which the HDF5 library does not come to an end"
+        return "a file on which the HDF5 library does not come to an end in the processor time for one of its size"
     return f"a file on which the HDF5 library crashes ({signal.Signals(number).name})"
 
 

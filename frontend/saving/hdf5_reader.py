@@ -18,13 +18,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-MOST_OBJECTS = 100_000
+MOST_OBJECTS = 50_000
 MOST_EXPANSION = 4
 """Bytes of arrays for each byte of a file, which may be compressed."""
 SPARE_BYTES = 64 << 20
 SECONDS = 3
 """Processor time for any file; a large one gets more."""
 BYTES_PER_SECOND = 32 << 20
+OBJECTS_PER_SECOND = 1_000
+BYTES_PER_OBJECT = 256
+"""What an array or a group takes at least: a file of a size has no more of them."""
 
 
 class WrongFileError(Exception):
@@ -45,10 +48,12 @@ def arrays_of(file: h5py.File, most_bytes: int) -> dict[str, np.ndarray]:
             )
         if dataset.attrs.get("dtype") == "bfloat16" and dataset.dtype.itemsize == 2:
             arrays[path] = np.asarray(dataset[()]).view(ml_dtypes.bfloat16)
-        elif dataset.dtype.kind in "fiub":
+        elif dataset.dtype.kind in "fiub" and dataset.dtype.itemsize <= 8:
             arrays[path] = np.asarray(dataset[()])
         else:
-            raise WrongFileError(f"Expected arrays of numbers. Received: {path!r} of dtype {dataset.dtype}")
+            raise WrongFileError(
+                f"Expected arrays of numbers of at most 8 bytes. Received: {path!r} of dtype {dataset.dtype}"
+            )
     return arrays
 
 
@@ -77,7 +82,8 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
 
 def limit(size: int) -> None:
     """Let the system end this process when it takes more than a sound file of `size` bytes needs."""
-    seconds = SECONDS + size // BYTES_PER_SECOND
+    objects = min(size // BYTES_PER_OBJECT, MOST_OBJECTS)
+    seconds = SECONDS + size // BYTES_PER_SECOND + objects // OBJECTS_PER_SECOND
     limits = [(resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)]
     if os.path.exists("/proc/self/statm"):
         with open("/proc/self/statm") as status:
@@ -107,7 +113,8 @@ def main(source: str, destination: str) -> int:
         _tell(error)
         return os.EX_DATAERR
     try:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, destination)
+        # A path begins with a slash here, and so is none of the names that the format keeps for itself.
+        save_file({f"/{path}": np.asarray(array, order="C") for path, array in arrays.items()}, destination)
     except (OSError, SafetensorError) as error:
         _tell(error)
         return os.EX_CANTCREAT

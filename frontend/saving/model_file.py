@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 CONFIG = "gradloom.model"
 """The key of the config in a file's metadata."""
-FORMAT = 1
-"""Files of a later format are refused."""
+FORMAT = 2
+"""Files of another format are refused."""
 
 
 def save_model(model: Network, path: str | os.PathLike[str], overwrite: bool = True) -> None:
     """Write a model into a `.gradloom` file (see `Network.save`)."""
     from gradloom.model import Model
 
-    _check_suffix(path, "model.save")
+    path = _suffixed(path, "model.save")
     model.require_built("save")
     if not overwrite and Path(path).exists():
-        raise FileExistsError(f"{os.fspath(path)}: Expected no such file, as overwrite=False. Received: a file")
+        raise FileExistsError(f"{path}: Expected no such file, as overwrite=False. Received: a file")
     assert isinstance(model, Model)
     with one_file(model):
         config = {"format": FORMAT, "model": serialize_keras_object(model), "build": _build_config(model)}
@@ -66,12 +66,10 @@ def load_model(
     Raises SavedFileError, a ValueError, naming the file and what is wrong with it, or all names that are not known;
     ValueError for another suffix; OSError when the file cannot be opened.
     """
-    _check_suffix(path, "load_model")
+    path = _suffixed(path, "load_model")
     arrays, metadata = read_tensors(path, checksum=True)
     if CONFIG not in metadata:
-        raise SavedFileError(
-            f"{os.fspath(path)}: Expected a file of model.save. Received: weights alone; load_weights reads them"
-        )
+        raise SavedFileError(f"{path}: Expected a file of model.save. Received: weights alone; load_weights reads them")
     with custom_object_scope(custom_objects), _explained(path):
         config = json.loads(metadata[CONFIG])
         if config["format"] != FORMAT:
@@ -133,21 +131,23 @@ def _build(model: Model, config: Any) -> None:
     model.build_layers(shapes(built["inputs"]), [as_dtype(dtype) for dtype in built["dtypes"]])
 
 
-def _check_suffix(path: str | os.PathLike[str], caller: str) -> None:
-    if os.fspath(path).endswith(MODEL):
-        return
+def _suffixed(path: str | os.PathLike[str], caller: str) -> str:
+    """The path as text, as which bytes are read, too; raises ValueError unless it is that of a model."""
+    text = os.fsdecode(path)
+    if text.endswith(MODEL):
+        return text
     raise ValueError(
         f"Expected a path that ends with {MODEL} for {caller}; weights alone go into {WEIGHTS} and, for Keras, "
-        f"{KERAS_WEIGHTS} files with save_weights and load_weights. Received: {os.fspath(path)!r}"
+        f"{KERAS_WEIGHTS} files with save_weights and load_weights. Received: {text!r}"
     )
 
 
 @contextmanager
-def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
+def _explained(path: str) -> Iterator[None]:
     """Let whatever goes wrong with a file's content be an error that names the file."""
     try:
         yield
     except Exception as error:
         # A config may ask for anything, also of the caller's own classes.
         text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise SavedFileError(f"{os.fspath(path)}: cannot be made a model of: {text}") from error
+        raise SavedFileError(f"{path}: cannot be made a model of: {text}") from error

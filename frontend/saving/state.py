@@ -29,12 +29,15 @@ def model_variables(model: Model) -> dict[str, Variable]:
 def restore(model: Model, arrays: Mapping[str, np.ndarray], expected: str) -> None:
     """Give a model what `model_variables` named; its optimizer gets the slots that are among it.
 
-    Raises SavedFileError, which begins with `expected` and lists what does not fit, before anything is changed.
+    Raises SavedFileError, which begins with `expected` and lists what does not fit, before anything is changed; as it
+    does ValueError for hyperparameters that are out of range.
     """
     optimizer = model.optimizer
     if optimizer is not None:
         slots = {name.removeprefix(OPTIMIZER).rpartition("/")[0] for name in arrays if name.startswith(OPTIMIZER)}
         optimizer.build(variable for name, variable in weight_names(model).items() if name in slots)
+        names = {name: OPTIMIZER + name for name in optimizer.hyperparameters}
+        optimizer.check_hyperparameters({name: arrays[key] for name, key in names.items() if key in arrays})
     else:
         arrays = {name: array for name, array in arrays.items() if not name.startswith(OPTIMIZER)}
     assign(model_variables(model), arrays, expected)
@@ -51,19 +54,18 @@ def freeze(model: Model, names: list[str]) -> None:
         layer._trainable = name not in names
 
 
-def spared_names(model: Model) -> dict[str, list[str]]:
-    """What the optimizer lets not decay: the weights of these names, and those whose path matches an expression."""
+def spared_names(model: Model) -> list[str]:
+    """The names of the weights that the optimizer lets not decay: expressions are the caller's, and in no file."""
     optimizer = model.optimizer
     assert optimizer is not None
-    variables = [name for name, variable in weight_names(model).items() if variable in optimizer.spared]
-    return {"variables": variables, "expressions": list(optimizer.spared_expressions)}
+    return [name for name, variable in weight_names(model).items() if not optimizer.decays(variable)]
 
 
-def spare(model: Model, names: Mapping[str, list[str]]) -> None:
-    """Let the optimizer spare again what `spared_names` told."""
+def spare(model: Model, names: list[str]) -> None:
+    """Let the optimizer not decay the weights of these names."""
     assert model.optimizer is not None
     weights = weight_names(model)
-    model.optimizer.exclude_from_weight_decay([weights[name] for name in names["variables"]], names["expressions"])
+    model.optimizer.exclude_from_weight_decay(weights[name] for name in names)
 
 
 def _optimizer_variables(model: Model, optimizer: Optimizer) -> dict[str, Variable]:

@@ -7,9 +7,11 @@ strings, which other readers of the format pass over; files of weights of other 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,8 +89,7 @@ def read_tensors(path: str | os.PathLike[str], checksum: bool = False) -> tuple[
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    with path.open("rb"):  # The error of a missing file, or of a directory, is Python's own.
-        pass
+    require_file(path)
     arrays: dict[str, np.ndarray] = {}
     try:
         # Not mapped into memory: a file that another process cuts short meanwhile would end this one.
@@ -104,7 +105,10 @@ def read_tensors(path: str | os.PathLike[str], checksum: bool = False) -> tuple[
                 if code == "BF16":
                     BF16.numpy  # noqa: B018 (makes the dtype known to NumPy)
                 arrays[name] = file.get_tensor(name)
-    except SafetensorError as error:
+    except SavedFileError:
+        raise
+    # NumPy has no shapes of very many axes, or of very long ones beside an empty one; its errors are of these kinds.
+    except (SafetensorError, ValueError, OverflowError) as error:
         raise SavedFileError(
             f"{path}: Expected a file in the safetensors format. Received: {path.stat().st_size} bytes; {error}"
         ) from None
@@ -114,6 +118,15 @@ def read_tensors(path: str | os.PathLike[str], checksum: bool = False) -> tuple[
     if expected is not None and (received := _checksum(arrays, metadata)) != expected:
         raise SavedFileError(f"{path}: damaged. Expected the checksum {expected}. Received: {received}")
     return arrays, metadata
+
+
+def require_file(path: Path) -> None:
+    """Raise OSError, naming the path, unless it is that of a file that can be opened for reading."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # To open a pipe may take for ever.
+        raise OSError(errno.EINVAL, "Expected a regular file", os.fspath(path))
+    with path.open("rb"):  # The error of a missing file, or of a folder, is Python's own.
+        pass
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:

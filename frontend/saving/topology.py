@@ -22,6 +22,11 @@ INPUTS = -1
 
 def graph_config(graph: CallGraph) -> dict[str, Any]:
     """Return layers, calls, inputs and outputs as data; raises ConfigError for what is called and has no name."""
+    return {"layers": [described(layer) for layer in graph.layers], **calls_config(graph)}
+
+
+def calls_config(graph: CallGraph) -> dict[str, Any]:
+    """Return calls of layers, by their names, and of functions, with inputs and outputs, as data."""
     places = {tensor: TensorPlace(INPUTS, number) for number, tensor in enumerate(graph.inputs)}
     for number, call in enumerate(graph.calls):
         places.update({tensor: TensorPlace(number, output) for output, tensor in enumerate(call.outputs)})
@@ -49,7 +54,7 @@ def graph_config(graph: CallGraph) -> dict[str, Any]:
             "outputs": unflatten(graph.output_structure, outputs),
         }
     )
-    return {"layers": [described(layer) for layer in graph.layers], **data}
+    return data
 
 
 def _input(tensor: SymbolicTensor) -> dict[str, Any]:

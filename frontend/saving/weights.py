@@ -28,10 +28,11 @@ _SHOWN = 8
 
 def save_weights(model: Network, path: str | os.PathLike[str]) -> None:
     """Write a model's weights; the suffix says in which format."""
-    if os.fspath(path).endswith(".gradloom"):
+    path = os.fsdecode(path)
+    if path.endswith(MODEL):
         raise ValueError(
             "Expected a file of weights that ends with .safetensors or .weights.h5; .gradloom files are whole models, "
-            f"of model.save. Received: {os.fspath(path)!r}"
+            f"of model.save. Received: {path!r}"
         )
     keras = _is_keras(path)
     model.require_built("save_weights")
@@ -44,6 +45,7 @@ def save_weights(model: Network, path: str | os.PathLike[str]) -> None:
 
 def load_weights(model: Network, path: str | os.PathLike[str], skip_mismatch: bool = False) -> None:
     """Give a model the weights of a file, by name and shape (see `Network.load_weights`)."""
+    path = os.fsdecode(path)
     keras = _is_keras(path)
     model.require_built("load_weights")
     if keras:
@@ -54,9 +56,9 @@ def load_weights(model: Network, path: str | os.PathLike[str], skip_mismatch: bo
         arrays = {name: array for name, array in arrays.items() if name.split("/")[0] in groups}
     else:
         names = weight_names(model)
-        tensors, _ = read_tensors(path, checksum=os.fspath(path).endswith(MODEL))
+        tensors, _ = read_tensors(path, checksum=path.endswith(MODEL))
         arrays = {name: array for name, array in tensors.items() if not name.startswith((STATE, OPTIMIZER))}
-    assign(names, arrays, f"{os.fspath(path)}: Expected the weights of model {model.name!r}", skip_mismatch)
+    assign(names, arrays, f"{path}: Expected the weights of model {model.name!r}", skip_mismatch)
 
 
 def assign(
@@ -106,12 +108,11 @@ def _present_name(name: str) -> str:
     return name.replace("_layer_checkpoint_dependencies/", "layers/")
 
 
-def _is_keras(path: str | os.PathLike[str]) -> bool:
+def _is_keras(path: str) -> bool:
     """Whether a file of weights is in Keras's format; raises ValueError for a suffix of neither."""
-    text = os.fspath(path)
-    if text.endswith(KERAS_WEIGHTS):
+    if path.endswith(KERAS_WEIGHTS):
         return True
-    if not text.endswith((WEIGHTS, MODEL)):
+    if not path.endswith((WEIGHTS, MODEL)):
         known = ", ".join((WEIGHTS, MODEL, KERAS_WEIGHTS))
-        raise ValueError(f"Expected a file of weights that ends with one of {known}. Received: {text!r}")
+        raise ValueError(f"Expected a file of weights that ends with one of {known}. Received: {path!r}")
     return False

@@ -187,6 +187,24 @@ def test_a_model_is_whole_after_an_interrupt(hook: str) -> None:
     assert losses[-1] < losses[0]
 
 
+def test_an_error_of_one_close_keeps_no_other_from_being_closed() -> None:
+    closed: list[str] = []
+
+    class Closed(gl.callbacks.Callback):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+            raise OSError(self.name)
+
+    model = new_model()
+    with pytest.raises(OSError, match="last"):
+        model.fit(X, Y, callbacks=[Closed("first"), Closed("last")], verbose=0)
+    assert closed == ["first", "last"] and model.training_run is None
+
+
 def test_the_history_of_an_interrupted_fit_is_kept() -> None:
     class Interrupt(gl.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -104,6 +104,17 @@ def test_a_division_by_zero_is_named_and_its_step_taken_back(threads: int) -> No
     assert model.evaluate(x, y, verbose=0) == other.evaluate(x, y, verbose=0)
 
 
+def test_a_validation_is_named_with_the_epoch_before_it() -> None:
+    x, y = data(80)
+    wrong = x.copy()
+    wrong[40] = 0
+    model = classifier(Shares(name="shares"))
+    with pytest.raises(
+        NumericsError, match="^Batch 3: Validation after epoch 2: Expected finite numbers in step 'test"
+    ):
+        model.fit(x, y, batch_size=16, epochs=3, validation_data=(wrong, y), validation_freq=2, verbose=0)
+
+
 def test_the_epoch_and_the_row_are_those_that_are_shuffled_to() -> None:
     x, y = data(80)
     model = classifier(layers.Rescaling(1.0))

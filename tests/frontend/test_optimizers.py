@@ -248,6 +248,14 @@ def test_variables_can_be_spared_from_decay():
     np.testing.assert_allclose(kernel.value, 0.95 * 0.9)
 
 
+@pytest.mark.parametrize("name", ["(", "a{99999999999}", 3])
+def test_names_to_be_spared_are_regular_expressions(name):
+    optimizer = SGD(weight_decay=0.1)
+    with pytest.raises(ValueError, match=r"Expected var_names as regular expressions\. Received: "):
+        optimizer.exclude_from_weight_decay([Variable(0.0)], ["bias", name])
+    assert not optimizer.spared and not optimizer.spared_expressions
+
+
 def test_whether_weights_decay_is_decided_when_the_optimizer_is_made():
     assert SGD().weight_decay is None and float(Adam(weight_decay=0.5).weight_decay) == 0.5
     with pytest.raises(ValueError, match="Expected weight_decay when the optimizer is made"):

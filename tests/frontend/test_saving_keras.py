@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 import gradloom as gl
-from gradloom.saving import SavedFileError, hdf5
+from gradloom.saving import SavedFileError, hdf5, hdf5_reader
 from gradloom.saving.hdf5 import read_hdf5, write_hdf5
 from gradloom.saving.keras_names import keras_weight_names
 
@@ -62,8 +63,16 @@ def subclass(k):
     model = Tower()
     model(k.Input((4,)))
     return model
+
+def scalar(k):
+    class Scale(k.layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(shape=(), name="scale")
+        def call(self, x):
+            return x * self.scale
+    return k.Sequential([k.Input((4,)), k.layers.Dense(3), Scale()])
 """
-KINDS = ["sequential", "images", "branches", "subclass"]
+KINDS = ["sequential", "images", "branches", "subclass", "scalar"]
 
 KERAS = (
     BUILD
@@ -168,6 +177,15 @@ def test_bfloat16_comes_back(tmp_path: Path) -> None:
     assert found.dtype == value.dtype and found.tobytes() == value.tobytes()
 
 
+def test_paths_are_any_names(tmp_path: Path) -> None:
+    """Also those that other formats keep for themselves."""
+    arrays = {"__metadata__": np.zeros(2), "layers/__metadata__": np.ones(3)}
+    write_hdf5(tmp_path / "m.h5", arrays)
+    assert {name: array.tolist() for name, array in read_hdf5(tmp_path / "m.h5").items()} == {
+        name: array.tolist() for name, array in arrays.items()
+    }
+
+
 # Files that are no files of weights.
 
 
@@ -198,11 +216,15 @@ def text(file: h5py.File) -> None:
     file["weights"] = ["a", "b"]
 
 
+def wide(file: h5py.File) -> None:
+    file["weights"] = np.zeros(2, np.longdouble)
+
+
 def bomb(file: h5py.File) -> None:
     file.create_dataset("weights", (1 << 30,), "f4", chunks=(1 << 20,), compression="gzip")
 
 
-@pytest.mark.parametrize("make", [external, soft, circle, elsewhere, virtual, text, bomb])
+@pytest.mark.parametrize("make", [external, soft, circle, elsewhere, virtual, text, wide, bomb])
 def test_links_and_promises_are_refused(make: Callable[[h5py.File], None], tmp_path: Path) -> None:
     with h5py.File(tmp_path / "m.h5", "w") as file:
         make(file)
@@ -297,9 +319,22 @@ def test_a_full_temporary_folder_is_not_the_fault_of_the_file(
         read_hdf5(tmp_path / "m.h5")
 
 
-def test_a_missing_file_is_pythons_error(tmp_path: Path) -> None:
+def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.h5")
     with pytest.raises(FileNotFoundError):
         read_hdf5(tmp_path / "missing.h5")
+    with pytest.raises(OSError, match=r"Expected a regular file: '.*pipe\.h5'"):
+        read_hdf5(tmp_path / "pipe.h5")
+
+
+@pytest.mark.parametrize("least", [{}, {"libver": "latest"}])
+def test_as_many_arrays_as_are_allowed_have_time_to_be_read(least: dict[str, Any]) -> None:
+    """A file has no more of them than its limit counts on."""
+    content = io.BytesIO()
+    with h5py.File(content, "w", **least) as file:
+        for number in range(1000):
+            file[str(number)] = np.int8(0)
+    assert len(content.getvalue()) >= 1000 * hdf5_reader.BYTES_PER_OBJECT
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,37 @@ def test_numbers_of_automatic_names_mean_nothing(suffix: str, tmp_path: Path) ->
     assert [layer.name for layer in first.layers] != [layer.name for layer in second.layers]
     save(first, tmp_path / f"m{suffix}")
     second.load_weights(tmp_path / f"m{suffix}")
+    assert weights(second) == weights(first)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_paths_may_be_bytes(suffix: str, tmp_path: Path) -> None:
+    """As Python's own functions take them, where a name is no text."""
+    first, second = small(), small()
+    path: Any = os.fsencode(tmp_path / f"m{suffix}")
+    (first.save if suffix == ".gradloom" else first.save_weights)(path)
+    second.load_weights(path)
+    assert weights(second) == weights(first)
+    if suffix == ".gradloom":
+        assert weights(gl.models.load_model(path)) == weights(first)
+
+
+class Ranks(gl.Layer):
+    """Has a weight of each rank, of none as well."""
+
+    def build(self, input_shape: Any) -> None:
+        self.ranks = [self.add_weight((2,) * rank, name=f"rank_{rank}") for rank in range(5)]
+
+    def call(self, x: Any) -> Any:
+        return x * self.ranks[0]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_weights_of_every_rank_come_back(suffix: str, tmp_path: Path) -> None:
+    first, second = (gl.Sequential([gl.Input((3,)), Ranks()]) for _ in range(2))
+    save(first, tmp_path / f"m{suffix}")
+    second.load_weights(tmp_path / f"m{suffix}")
+    assert [array.shape for array in second.get_weights()] == [(2,) * rank for rank in range(5)]
     assert weights(second) == weights(first)
 
 

@@ -93,6 +93,14 @@ def test_a_wrong_config_is_told_with_the_file(change: Callable[[dict[str, Any]],
         assert config["build"] == [[[[[[]]]]]]  # A model that knows its input's shape does not ask.
 
 
+def test_what_a_file_spares_from_decay_are_names_of_weights(tmp_path: Path) -> None:
+    model = small(gl.layers.Dense(2))
+    model.compile("sgd", "mse")
+    path = changed(tmp_path, lambda config: config["spared"].append("k.*l$"), model)
+    with pytest.raises(SavedFileError, match=r"m\.gradloom: cannot be made a model of: KeyError: 'k\.\*l\$'"):
+        gl.models.load_model(path)
+
+
 def test_a_config_nested_without_end_is_told(tmp_path: Path) -> None:
     path = tmp_path / "m.gradloom"
     write_tensors(path, {}, {CONFIG: "[" * 100_000})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -92,6 +93,15 @@ def test_other_headers_are_refused(header: str, tmp_path: Path) -> None:
         read_tensors(tmp_path / "file")
 
 
+@pytest.mark.parametrize("shape", [[0, 1 << 63], [1] * 100, [0, 1 << 62, 1 << 62]])
+def test_shapes_that_arrays_cannot_have_are_refused(shape: list[int], tmp_path: Path) -> None:
+    size = 1 - min(1, shape.count(0))
+    header = json.dumps({"a": {"dtype": "U8", "shape": shape, "data_offsets": [0, size]}}).encode()
+    (tmp_path / "file").write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+    with pytest.raises(SavedFileError, match=r"file: Expected a file in the safetensors format\. Received: .*; "):
+        read_tensors(tmp_path / "file")
+
+
 def test_a_header_that_promises_much_takes_no_memory(tmp_path: Path) -> None:
     header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
     (tmp_path / "file").write_bytes(struct.pack("<Q", len(header)) + header)
@@ -139,3 +149,10 @@ def test_a_missing_file_and_a_folder_are_python_errors(tmp_path: Path) -> None:
         read_tensors(tmp_path / "missing")
     with pytest.raises(IsADirectoryError):
         read_tensors(tmp_path)
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(OSError, match=f"Expected a regular file: '{path}'"):
+            read_tensors(path)

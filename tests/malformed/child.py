@@ -47,22 +47,25 @@ def main(name: str, folder: Path, first: int, end: int) -> None:
 
 
 def measured(format_: formats.Format, path: Path, content: bytes) -> dict[str, object]:
-    """Outcome (what `read` returned, or the exception's name) and trace, seconds of CPU time, bytes of memory."""
+    """Outcome (what `read` returned, or the exception's name) and trace, seconds of CPU time, bytes of memory.
+
+    Time and memory are those of processes that `read` starts as well.
+    """
     trace = ""
     Path("/proc/self/clear_refs").write_text("5")
     resident, begun = status("VmRSS"), time.process_time()
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         outcome = format_.read(path, content)
     except Exception as error:
         outcome, trace = type(error).__name__, "".join(traceback.format_exception(error, limit=-6))[-3000:]
     seconds, grown = time.process_time() - begun, status("VmHWM") - resident
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "outcome": outcome,
         "trace": trace,
-        "seconds": seconds,
-        "nbytes": max(grown, 1024 * largest if largest > children else 0),
+        "seconds": seconds + after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime,
+        "nbytes": max(grown, 1024 * after.ru_maxrss if after.ru_maxrss > before.ru_maxrss else 0),
     }
 
 

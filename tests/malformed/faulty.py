@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from random import Random
 
 from malformed.formats import Format
 from malformed.mutators import Mutator
 
-FAULTS = ["none", "crash", "hang", "memory", "another error", "wrong", "none"]
+FAULTS = ["none", "crash", "hang", "memory", "another error", "wrong", "a process hangs", "a process is slow", "none"]
+SLOW = 0.75
+"""Seconds of CPU time."""
 
 
 class FaultyFormat(Format):
@@ -37,4 +40,10 @@ class FaultyFormat(Format):
         if fault == "another error":
             raise LookupError(fault)
         assert fault != "wrong"
+        if fault.startswith("a process") and os.fork() == 0:
+            while fault == "a process hangs" or time.process_time() < SLOW:
+                pass
+            os._exit(0)
+        if fault.startswith("a process"):
+            os.wait()
         return "read"

@@ -18,6 +18,7 @@ MODULES = {
     "safetensors": "saved_models",
     "gradloom": "saved_models",
     "h5": "saved_models",
+    "started": "saved_models",
     "ir": "graphs",
     "cache": "cache_entries",
     "faulty": "faulty",

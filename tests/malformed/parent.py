@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def _reports_of_a_process(name: str, folder: Path, first: int, end: int) -> Gene
             stderr=errors,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},
+            process_group=0,
         ) as process,
     ):
         try:
@@ -88,7 +90,8 @@ def _reports_of_a_process(name: str, folder: Path, first: int, end: int) -> Gene
                 if "outcome" in fields:
                     yield Report(**fields)
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # What it started must not go on without it.
     code = process.returncode
     outcome = "hang" if code == -signal.SIGKILL else signal.Signals(-code).name if code < 0 else f"exit code {code}"
     kept = folder / f"{name}-{seed}"
@@ -103,7 +106,7 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
     assert process.stdout is not None
     descriptor, buffer = process.stdout.fileno(), b""
     while True:
-        begun, spent = time.monotonic(), _cpu_seconds(process)
+        begun, spent = time.monotonic(), _cpu_seconds(process.pid)
         while b"\n" not in buffer:
             if select.select([descriptor], [], [], 1.0)[0]:
                 more = os.read(descriptor, 1 << 16)
@@ -112,13 +115,17 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
                     process.wait(WALL_SECONDS)
                     return
                 buffer += more
-            elif time.monotonic() - begun > WALL_SECONDS or _cpu_seconds(process) - spent > 2 * SECONDS:
+            elif time.monotonic() - begun > WALL_SECONDS or _cpu_seconds(process.pid) - spent > 2 * SECONDS:
                 return
         line, _, buffer = buffer.partition(b"\n")
         yield line
 
 
-def _cpu_seconds(process: subprocess.Popen[bytes]) -> float:
-    """Seconds of CPU time of a process so far."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _cpu_seconds(pid: int) -> float:
+    """Seconds of CPU time so far of a process and of all that it started."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0  # It has ended, and its time is its parent's.
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") + sum(_cpu_seconds(int(child)) for child in children)
