@@ -148,7 +148,7 @@ class Check:
         name, worst = label(value), (-1.0, "")
         for at in np.ndindex(*value.shape):
             one = self._one(value, at)
-            right = float(central(self.point.curve(level, {value: one}), step).value) / one[at]
+            right = float(central(self.point.curve(level, {value: one}), step).value) / float(one[at])
             got = float(self.point.values[derivative][at])
             place = f"[{', '.join(map(str, at))}]" if at else ""
             if abs(got - right) > worst[0]:

@@ -83,7 +83,7 @@ def _rows(
     quotient: Callable[[float], np.ndarray], step: float, last_step: float, powers: int
 ) -> list[tuple[np.ndarray, np.ndarray, float]]:
     """For each step but the first: the best result of it and those before it, by how much it differs, and the step."""
-    rows = []
+    rows: list[tuple[np.ndarray, np.ndarray, float]] = []
     column: list[np.ndarray] = []
     h = step
     while len(rows) < LEAST - 1 or abs(h) >= last_step:

@@ -194,7 +194,7 @@ def signed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 def direction(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
     """A random direction in which to move an array, of its elements' sizes."""
-    return signed(rng, array.shape) * sizes(array)
+    return np.asarray(signed(rng, array.shape) * sizes(array))
 
 
 def _type(array: np.ndarray) -> TensorType:

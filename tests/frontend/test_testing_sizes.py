@@ -15,7 +15,7 @@ from gradloom.testing import GradientError, NotJudgedError, check_gradients
 from gradloom.testing.differences import Curve, central, one_sided
 from gradloom.testing.lines import sizes
 
-FEW = settings(derandomize=True, max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(derandomize=True, max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 Cotangents = Callable[..., tuple[Any, ...]]
 
