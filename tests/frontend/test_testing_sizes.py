@@ -130,3 +130,11 @@ def test_what_no_step_is_small_enough_for_is_unknown() -> None:
     for step, slope in ((2.0**-12, 2.0), (-(2.0**-12), 1.0)):
         found = one_sided(exact(lambda t: np.exp(t) - 1 + max(t, 0.0)), step)
         assert abs(found.value - slope) <= 10 * found.error <= 1e-6
+
+
+def test_roundings_count_where_steps_end() -> None:
+    """At a point that is all zeros nothing is rounded, but on both sides of it."""
+    found = central(
+        Curve(lambda t: np.float64(t) + np.zeros(2), lambda t: np.full(2, 1e-9 * abs(t)), 2.0**-45), 2.0**-5
+    )
+    assert found.value.tolist() == [1.0, 1.0] and (found.error >= 1e-9).all() and (found.error < 1e-8).all()
