@@ -1,6 +1,13 @@
 """`gl.testing`: checks of gradients, of functions, layers and ops, at one point or as properties that hypothesis tests.
 
 Names are loaded when they are first used: hypothesis only by those that need it.
+
+Where to read on: a check goes through `functions` (arrays out of arguments, by `arguments`), `problem` (one graph with
+the gradients, in a `float64_graph`) and `check`, which walks along `lines` with `differences`, keeps off `kinks`, and
+has its tolerances from `evaluation`; `compiled` compares programs. What it finds is counted in `records`, or raised as
+one of `errors`, with a message by `report`, the node at fault by `blame`, and a test to paste by `snippets` and
+`literals`. `properties` tries many arguments, drawn by `strategies` and `layer_strategies`; random graphs are made of
+`graph_strategies`, `graph_steps` and `graph_pool`. `profiles` and `pytest_plugin` are for test runs.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ from gradloom.testing.blame import first_wrong_gradient, where
 from gradloom.testing.compiled import check_compiled
 from gradloom.testing.differences import central, one_sided
 from gradloom.testing.errors import GradientError, NotFiniteError, NotJudgedError
-from gradloom.testing.evaluation import needed, run, wide
+from gradloom.testing.evaluation import Known, needed, run, wide
 from gradloom.testing.functions import checked_function
-from gradloom.testing.problem import Function, Point, Problem, build, label, signed
-from gradloom.testing.records import KINK, ROUNDING, Checks
+from gradloom.testing.lines import FIRST_STEP, Line, sizes
+from gradloom.testing.problem import Function, Point, Problem, build, direction, label
+from gradloom.testing.records import KINK, ROUNDING, SAMPLED, Checks
 from gradloom.testing.report import Mismatch, failure
 
 __tracebackhide__ = True  # pytest shows the test, not how it was checked
@@ -28,7 +29,7 @@ NEAR = 2.0**-14
 """A point from which fewer than this can be walked is moved: roundings in float32 might cross the kink."""
 
 ELEMENTS = 64
-"""Of an array with at most so many elements the worst one is looked for; so many are moved alone at a kink."""
+"""Of an array with at most so many elements the worst one is looked for; at a kink, so many are moved alone."""
 
 RELATIVE = 1e-8
 """How far gradients and differences may be apart beside the estimated errors of both, relatively."""
@@ -44,9 +45,10 @@ def check_gradients(
         ints, bools and strings are no arrays here, but passed on as they are. Of a layer or model, derivatives are also
         taken by its trainable weights, under their paths; those of layers that a function uses are constants.
     order: how often to differentiate; 2 checks the gradient of the gradient, too.
-    kinks: what to do at a point without a derivative, as a ReLU's at 0. "avoid" moves it a little, and skips directions
-        that still lead over a kink; "interval" accepts any derivative between the one-sided ones; "convention" expects
-        the one that the ops document (relu'(0) = 0; equal maxima share).
+    kinks: what to do at a point without a derivative, as a ReLU's at 0. "avoid" moves it a little, to where `f` is
+        finite, and skips directions that still lead over a kink; "interval" accepts any derivative between the
+        one-sided ones, of up to 64 elements of each argument; "convention" expects the one that the ops document
+        (relu'(0) = 0; equal maxima share).
     compiled: whether to compare the compiled function and gradients, in the dtypes given, with interpreted ones.
     seed: for cotangents, directions and moves.
 
@@ -63,13 +65,11 @@ def check_gradients(
         raise ValueError(f"check_gradients: Expected kinks as one of {kinked.KINKS}. Received: {kinks!r}")
     function = checked_function(f, args)
     problem = build(function, order, wide=True)
-    if kinks == kinked.AVOID:
-        function = _moved_off_kinks(function, problem, seed)
     point = problem.point(function.arrays, seed)
     _require_finite(function, problem, point)
-    check = Check(
-        function, problem, point, kinks, Checks(function.name), {"order": order, "kinks": kinks, "seed": seed}
-    )
+    if kinks == kinked.AVOID:
+        function, point = _moved_off_kinks(function, problem, point, seed)
+    check = Check(function, problem, point, kinks, seed, {"order": order, "kinks": kinks, "seed": seed})
     check.derivatives()
     check.adjoint()
     if compiled:
@@ -87,15 +87,15 @@ class Check:
     """The checks in float64 of one function at one point."""
 
     def __init__(
-        self, function: Function, problem: Problem, point: Point, kinks: str, checks: Checks, options: Mapping[str, Any]
+        self, function: Function, problem: Problem, point: Point, kinks: str, seed: int, options: Mapping[str, Any]
     ) -> None:
         self.function = function
         self.problem = problem
         self.point = point
         self.kinks = kinks
-        self.checks = checks
+        self.checks = Checks(function.name)
         self.options = options
-        self.rng = np.random.default_rng([1, *map(ord, function.name)])
+        self.rng = np.random.default_rng([1, seed])
         self.distances = kinked.distances(problem.forward, point.values)
 
     @property
@@ -110,19 +110,18 @@ class Check:
                 self.checks.skip(KINK, len(self.problem.inputs))
                 continue
             for value, derivative in zip(self.problem.inputs, self.problem.derivatives[number], strict=True):
-                direction = {label(value): signed(self.rng, value.shape)}
-                step = self._step(direction)
+                along = direction(self.rng, self.point.values[value])
+                step = self._step({value: along})
                 if not step:
                     self.checks.skip(KINK)
                 elif derivative.type.size:
-                    self._derivative(number, level, value, derivative, direction, step)
+                    self._derivative(number, level, value, derivative, along, step)
 
     def _derivative(
-        self, number: int, level: Value, value: Value, derivative: Value, direction: dict[str, np.ndarray], step: float
+        self, number: int, level: Value, value: Value, derivative: Value, along: np.ndarray, step: float
     ) -> None:
         point = self.point
-        found = central(point.curve(level, direction), step, point.spread(level))
-        (along,) = direction.values()
+        found = central(point.curve(level, {value: along}), step)
         received = float(np.sum(wide(point.values[derivative]) * along))
         noise = float(np.sum(point.spread(derivative) * np.abs(along)))
         expected, error = float(found.value), float(found.error)
@@ -148,21 +147,24 @@ class Check:
             return "along a random direction"
         name, worst = label(value), (-1.0, "")
         for at in np.ndindex(*value.shape):
-            direction = np.zeros(value.shape)
-            direction[at] = 1
-            right = float(central(self.point.curve(level, {name: direction}), step).value)
+            one = self._one(value, at)
+            right = float(central(self.point.curve(level, {value: one}), step).value) / float(one[at])
             got = float(self.point.values[derivative][at])
             place = f"[{', '.join(map(str, at))}]" if at else ""
             if abs(got - right) > worst[0]:
                 worst = abs(got - right), f"{name}{place}: {got:.9g} where {right:.9g} is right"
         return f"along a random direction; most wrong is {worst[1]}"
 
+    def _one(self, value: Value, at: tuple[int, ...]) -> np.ndarray:
+        """A direction that moves one element, by as much as it is large."""
+        one = np.zeros(value.shape)
+        one[at] = sizes(self.point.values[value])[at]
+        return one
+
     def adjoint(self) -> None:
         """The derivative along a direction: against the gradient, and against what differences or conventions say."""
         problem, point = self.problem, self.point
-        direction = {
-            label(x): wide(point.arrays[label(v)]) for x, v in zip(problem.inputs, problem.directions, strict=True)
-        }
+        moving = {x: wide(point.values[v]) for x, v in zip(problem.inputs, problem.directions, strict=True)}
         received = self._paired(problem.cotangents, problem.along)
         expected = self._paired(problem.directions, problem.derivatives[0])
         if self._at_kink() and not np.isfinite(received[0] + expected[0]):
@@ -173,11 +175,11 @@ class Check:
         if not abs(received[0] - expected[0]) <= tolerance:
             mismatch = Mismatch("⟨u, Jv⟩", "which must be ⟨Jᵀu, v⟩", expected[0], received[0], tolerance)
             raise failure("adjoint", self.function, mismatch, self._blame(2), self.options)
-        step = self._step(direction)
+        step = self._step(moving)
         if step:
-            self._along(direction, step)
+            self._along(moving, step)
         elif self.kinks == kinked.CONVENTION:
-            self._convention(direction)
+            self._convention(moving)
         elif self.kinks == kinked.INTERVAL:
             self._intervals()
         else:
@@ -192,14 +194,13 @@ class Check:
             noise += float(np.sum(np.abs(factor) * self.point.spread(value)))
         return total, noise
 
-    def _along(self, direction: dict[str, np.ndarray], step: float) -> None:
+    def _along(self, moving: Known, step: float) -> None:
         for output, along in zip(self.problem.outputs, self.problem.along, strict=True):
-            found = central(self.point.curve(output, direction), step, self.point.spread(output))
+            found = central(self.point.curve(output, moving), step)
             self._compare("derivative along v", "gradient", output, along, found.value, found.value, found.error)
 
-    def _convention(self, direction: dict[str, np.ndarray]) -> None:
+    def _convention(self, moving: Known) -> None:
         """Jv against the ops' conventions at kinks, carried on from op to op."""
-        moving = {value: direction[label(value)] for value in self.problem.inputs}
         found = kinked.tangents(self.problem.forward, self.point.values, moving)
         for output, along in zip(self.problem.outputs, self.problem.along, strict=True):
             wanted = np.where(np.isnan(found[output]), wide(self.point.values[along]), found[output])
@@ -208,19 +209,21 @@ class Check:
     def _intervals(self) -> None:
         """Jv for single elements of the arguments: between the one-sided derivatives."""
         order = needed(self.problem.along)
-        still = {label(direction): np.zeros(direction.shape) for direction in self.problem.directions}
-        for value, direction in zip(self.problem.inputs, self.problem.directions, strict=True):
-            for at in list(np.ndindex(*value.shape))[:ELEMENTS]:
-                one = np.zeros(value.shape)
-                one[at] = 1
-                derivatives = run(order, {**self.point.arrays, **still, label(direction): one})
-                self._interval({label(value): one}, derivatives)
+        still = {label(v): np.zeros(v.shape) for v in self.problem.directions}
+        for value, v in zip(self.problem.inputs, self.problem.directions, strict=True):
+            places = list(np.ndindex(*value.shape))
+            chosen = self.rng.permutation(len(places))[:ELEMENTS]
+            for place in chosen:
+                one = self._one(value, places[place])
+                derivatives = run(order, {**self.point.arrays, **still, label(v): one})
+                self._interval({value: one}, derivatives)
+            self.checks.skip(SAMPLED, len(places) - len(chosen))
 
-    def _interval(self, direction: dict[str, np.ndarray], derivatives: Mapping[Value, np.ndarray]) -> None:
-        step = self._step_between_kinks(self.point.line(self.problem.forward, direction))
+    def _interval(self, moving: Known, derivatives: Known) -> None:
+        step = self._step_between_kinks(self.point.line(self.problem.forward, moving))
         for output, along in zip(self.problem.outputs, self.problem.along, strict=True):
-            curve, noise = self.point.curve(output, direction), self.point.spread(output)
-            ahead, behind = one_sided(curve, step, noise), one_sided(curve, -step, noise)
+            curve = self.point.curve(output, moving)
+            ahead, behind = one_sided(curve, step), one_sided(curve, -step)
             low, high = np.minimum(ahead.value, behind.value), np.maximum(ahead.value, behind.value)
             error = ahead.error + behind.error
             self._compare("interval", "interval", output, along, low, high, error, derivatives[along])
@@ -261,17 +264,17 @@ class Check:
     def _at_kink(self) -> bool:
         return any(distance == 0 for distance in self.distances.values())
 
-    def _step(self, direction: dict[str, np.ndarray]) -> float:
+    def _step(self, moving: Known) -> float:
         """The largest step of differences along a direction; 0 where that leads over a kink at the point itself."""
-        line = self.point.line(self.problem.forward, direction)
-        return kinked.first_step(line, self.point.values, self.distances, kinked.FIRST_STEP)[0]
+        return kinked.first_step(self.point.line(self.problem.forward, moving), self.distances)
 
-    def _step_between_kinks(self, line: Callable[[float], Mapping[Value, np.ndarray]]) -> float:
+    def _step_between_kinks(self, line: Line) -> float:
         """A step that crosses no kink but those at the point itself."""
-        farther = {node: distance for node, distance in self.distances.items() if distance > kinked.SMALLEST_STEP}
+        here = kinked.crossed(line, self.distances, kinked.SMALLEST_STEP * line.unit)
+        farther = {node: distance for node, distance in self.distances.items() if node not in here}
         # A node at one kink may have the next one near by: its distance speaks of the first only.
-        start = kinked.FIRST_STEP if len(farther) == len(self.distances) else kinked.FIRST_STEP / 128
-        return kinked.first_step(line, self.point.values, farther, start)[0] or kinked.SMALLEST_STEP
+        start = FIRST_STEP / 128 * line.unit if here else None
+        return kinked.first_step(line, farther, start) or kinked.SMALLEST_STEP * line.unit
 
     def _finite(self, number: int) -> bool:
         """Whether gradients are finite; false where a kink or pole is met. Elsewhere they must be."""
@@ -310,38 +313,37 @@ def _hidden(size: np.ndarray, tolerance: np.ndarray | float) -> bool:
 
 
 def _require_finite(function: Function, problem: Problem, point: Point) -> None:
-    for output in problem.outputs:
-        if not np.isfinite(wide(point.values[output])).all():
-            first = next(
-                (v for v in problem.forward if v.dtype.is_float and not np.isfinite(wide(point.values[v])).all()),
-                output,
-            )
-            what = f"argument {label(first)!r}" if isinstance(first.op, Input) else where(first)
-            raise NotFiniteError(
-                f"{function.name}: Expected arrays at which it is finite. Received: arrays at which {what} is not"
-            )
+    if not _finite(point, problem.outputs):
+        first = next(v for v in problem.forward if v.dtype.is_float and not _finite(point, [v]))
+        what = f"argument {label(first)!r}" if isinstance(first.op, Input) else where(first)
+        raise NotFiniteError(
+            f"{function.name}: Expected arrays at which it is finite. Received: arrays at which {what} is not"
+        )
 
 
-def _moved_off_kinks(function: Function, problem: Problem, seed: int) -> Function:
-    """The function at a point near the one given, from which there is room to walk, where the kinks allow that."""
+def _finite(point: Point, values: Sequence[Value]) -> bool:
+    return all(np.isfinite(wide(point.values[value])).all() for value in values)
+
+
+def _moved_off_kinks(function: Function, problem: Problem, point: Point, seed: int) -> tuple[Function, Point]:
+    """The point, or one near by from which there is more room to walk, and where the function is finite, too."""
     rng = np.random.default_rng([2, seed])
-    best, arrays, chosen = -1.0, function.arrays, function.arrays
+    best, arrays, chosen = -1.0, function.arrays, (function, point)
     for _ in range(TRIES):
-        point = problem.point(arrays, seed)
-        distances = kinked.distances(problem.forward, point.values)
-        direction = {label(x): signed(rng, x.shape) for x in problem.inputs}
-        line = point.line(problem.forward, direction)
-        room, _ = kinked.first_step(line, point.values, distances, kinked.FIRST_STEP)
-        if room > best:
-            best, chosen = room, arrays
-        if room >= NEAR:
-            break
+        if _finite(point, problem.outputs):
+            line = point.line(problem.forward, {x: direction(rng, point.values[x]) for x in problem.inputs})
+            room = kinked.first_step(line, kinked.distances(problem.forward, point.values))
+            if room > best:
+                best, chosen = room, (function.moved_to(arrays), point)
+            if room >= NEAR:
+                break
         arrays = {name: _nearby(array, rng) for name, array in function.arrays.items()}
-    return function.moved_to(chosen)
+        point = problem.point(arrays, seed)
+    return chosen
 
 
 def _nearby(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if array.dtype.kind in "iub":
         return array
-    moved = wide(array) + rng.uniform(-1, 1, array.shape) * np.maximum(np.abs(wide(array)), 1) / 32
+    moved = wide(array) + rng.uniform(-1, 1, array.shape) * sizes(array) / 32
     return np.asarray(moved.astype(array.dtype))

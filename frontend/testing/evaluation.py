@@ -3,7 +3,8 @@
 The second is how tolerances are found (Parker, "Monte Carlo arithmetic", 1997): each node's result is moved at random
 within the bound that its op keeps, and how far that moves a result says how much of it is rounding. The bounds are
 those of the compiled code: for sums and products of matrices (L + 2)·u·Σ|ab|, L the number of terms, for other
-arithmetic 4·u·|result|, and nothing for what only moves elements; u is half an ulp of 1 in the node's dtype.
+arithmetic 4·u·|result|, and nothing for what only moves elements; u is half an ulp of 1 in the node's dtype. What is
+given, as x + t·d on a line, is rounded once, in float64.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ Known = Mapping[Value, np.ndarray]
 
 SAMPLES = 4
 """How often roundings are drawn."""
+
+GIVEN = 2.0**-52
+"""How far what is given may be moved, relatively: enough to change a number just above a power of 2, too."""
 
 SUMS = (Sum, Contraction, Scatter, SumPool, SumPoolGrad, MaxPoolGrad)
 """Ops whose results are sums of many terms."""
@@ -58,10 +62,11 @@ def rounding(
     for _ in range(SAMPLES):
         results: dict[Value, np.ndarray] = {}
         for value in order:
-            result = evaluate(value.graph, value, arrays, results)
-            if fixed is not None and value in fixed:
-                result = fixed[value]
-            elif value.dtype.is_float and not isinstance(value.op, Input):
+            given = None if fixed is None else fixed.get(value)
+            result = evaluate(value.graph, value, arrays, results) if given is None else given
+            if given is not None or isinstance(value.op, Input):
+                result = _moved_by_chance(result, GIVEN * np.abs(wide(result)), rng) if value in spread else result
+            elif value in spread:
                 result = _rounded_by_chance(value, result, [results[operand] for operand in value.inputs], rng)
             results[value] = result
             if value in spread:
@@ -102,7 +107,13 @@ def _rounded_by_chance(
         return result
     else:
         bound = 4 * unit(value) * np.abs(wide(result))
+    return _moved_by_chance(result, bound, rng)
+
+
+def _moved_by_chance(result: np.ndarray, bound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     with np.errstate(all="ignore"):
-        moved = wide(result) + bound * rng.uniform(-1, 1, result.shape)
+        half = rng.uniform(-0.5, 0.5, result.shape)
+        # Not too little by chance: of the four draws for a single number each may be the one that counts.
+        moved = wide(result) + bound * (half + np.copysign(0.5, half))
     # An infinite number, a bound that is no bound for example, is exact.
     return np.asarray(np.where(np.isinf(result), result, moved).astype(result.dtype))

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from gradloom.compiler.ir import Constant, Input, Value
 from gradloom.compiler.ops.base import TensorOp
 from gradloom.compiler.ops.markers import CustomGradient, StopGradient
-from gradloom.testing.differences import central
+from gradloom.testing.differences import Derivative, central
 from gradloom.testing.evaluation import Known
+from gradloom.testing.lines import Line
 
 AVOID, INTERVAL, CONVENTION = KINKS = ("avoid", "interval", "convention")
 
-FIRST_STEP = 2.0**-5
-"""The largest step of differences."""
-
 SMALLEST_STEP = 2.0**-24
-"""With a smaller first step, too few digits would be left: a kink so near is one at the point itself."""
+"""With a smaller first step, as a part of what moves, too few digits would be left: a kink so near is one here."""
 
 
 def distances(nodes: Sequence[Value], values: Known) -> dict[Value, float]:
@@ -34,24 +32,23 @@ def distances(nodes: Sequence[Value], values: Known) -> dict[Value, float]:
     return found
 
 
-def first_step(
-    line: Callable[[float], Mapping[Value, np.ndarray]], values: Known, distance: Mapping[Value, float], start: float
-) -> tuple[float, Value | None]:
-    """Return the largest step from `start` on that crosses no kink, and which node's kink bounds it.
+def first_step(line: Line, distance: Mapping[Value, float], start: float | None = None) -> float:
+    """Return the largest step from `start` on that crosses no kink: no operand of a kinked node moves as far as that.
 
-    The step is 0 where the point is at a kink that the line leads over. Steps are halved until no operand of a kinked
-    node moves as far as the kink.
+    It is 0 where the point is at a kink that the line leads over.
     """
-    step, bound = start, None
-    while distance:
-        ends = line(step), line(-step)
-        crossed = next((node for node, far in distance.items() if not _stays(node, values, ends, far)), None)
-        if crossed is None:
-            break
-        step, bound = step / 4, crossed
-        if step < SMALLEST_STEP:
-            return 0.0, bound
-    return step, bound
+    step = line.first_step if start is None else start
+    while step >= SMALLEST_STEP * line.unit:
+        if not crossed(line, distance, step):
+            return step
+        step /= 4
+    return 0.0
+
+
+def crossed(line: Line, distance: Mapping[Value, float], step: float) -> set[Value]:
+    """The nodes whose kink a step along a line, in one of both ways, may cross."""
+    ends = [line.at(step), line.at(-step)] if distance else []
+    return {node for node, far in distance.items() if not _stays(node, line.start, ends, far)}
 
 
 def _stays(node: Value, values: Known, ends: Sequence[Mapping[Value, np.ndarray]], distance: float) -> bool:
@@ -83,27 +80,35 @@ def tangents(nodes: Sequence[Value], values: Known, direction: Mapping[Value, np
         elif isinstance(node.op, CustomGradient):
             found[node] = found[node.inputs[0]]
         else:
-            found[node] = local(node, [values[x] for x in node.inputs], [found.get(x) for x in node.inputs])
+            tangents = [found.get(x, np.zeros(x.shape)) for x in node.inputs]
+            right = local(node, [values[x] for x in node.inputs], tangents)
+            found[node] = np.where(np.isfinite(right.error), right.value, math.nan)
     return found
 
 
-def local(node: Value, operands: Sequence[np.ndarray], moving: Sequence[np.ndarray | None]) -> np.ndarray:
-    """The derivative of one op along tangents of its operands, None for those that do not move."""
+def local(node: Value, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> Derivative:
+    """The derivative of one op along tangents of its operands: by its convention, else by differences."""
     op = node.op
     assert isinstance(op, TensorOp)
-    along = [np.zeros(x.shape) if t is None else t for x, t in zip(operands, moving, strict=True)]
     with np.errstate(all="ignore"):
         distance = op.kink_distance(*operands)
-        known = op.at_kink(operands, along) if distance < math.inf else None
-    if known is not None:
-        return np.broadcast_to(known, node.shape).astype(np.float64)
+        known = op.at_kink(operands, tangents) if distance < math.inf else None
+    if known is None:
+        return by_differences(alone(node, operands, tangents), node, distance)
+    return Derivative(np.broadcast_to(known, node.shape).astype(np.float64), np.zeros(node.shape))
 
-    def line(t: float) -> np.ndarray:
-        moved = [x if d is None else (x + t * d).astype(x.dtype) for x, d in zip(operands, moving, strict=True)]
-        return op.reference(*moved)
 
-    reach = max((float(np.max(np.abs(t), initial=0.0)) for t in moving if t is not None), default=0.0)
-    if reach == 0:
-        return np.zeros(node.shape)
-    step = min(FIRST_STEP, 0.4 * distance) / max(reach, 1.0)
-    return central(line, step).value if step else np.full(node.shape, np.nan)
+def alone(node: Value, operands: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> Line:
+    """One op, while its operands move."""
+    start, moving = (dict(zip(node.inputs, arrays, strict=True)) for arrays in (operands, tangents))
+    return Line([*start, node], {}, start, moving, {})
+
+
+def by_differences(line: Line, value: Value, distance: float) -> Derivative:
+    """The derivative of a node along a line on which the next kink is at a distance; unknown if that is too near."""
+    if not any(np.any(tangent) for tangent in line.tangents.values()):
+        return Derivative(np.zeros(value.shape), np.zeros(value.shape))
+    step = first_step(line, {value: distance} if distance < math.inf else {})
+    return (
+        central(line.curve(value), step) if step else Derivative(np.zeros(value.shape), np.full(value.shape, math.inf))
+    )

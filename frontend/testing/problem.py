@@ -19,8 +19,10 @@ from gradloom.compiler.ir import Graph, Input, Value
 from gradloom.compiler.ops.markers import StopGradient
 from gradloom.compiler.types import TensorType, as_dtype
 from gradloom.naming import distinct, numbered
-from gradloom.testing.evaluation import Arrays, Known, needed, rounding, run, wide
+from gradloom.testing.differences import Curve
+from gradloom.testing.evaluation import Arrays, Known, needed, rounding, run
 from gradloom.testing.float64_graph import Float64Graph
+from gradloom.testing.lines import Line, sizes
 from gradloom.trees import flatten, leaf_names
 from gradloom.variables import Trace, Variable
 
@@ -50,6 +52,7 @@ class Problem:
 
     cotangents, directions: inputs of their types.
     levels: the scalar Σ cotangent·result, then, for each order that is checked, Σ weight·(gradient of the last).
+    sized: for each direction and weight the input that it moves or weighs, and whose size it has.
     derivatives: the gradient of each level by each input.
     along: the derivative of each result along the directions, symbolically (see `derivative_along`).
     """
@@ -62,6 +65,7 @@ class Problem:
     levels: list[Value]
     derivatives: list[list[Value]]
     along: list[Value]
+    sized: dict[Value, Value]
     trace: Trace
 
     def __post_init__(self) -> None:
@@ -84,6 +88,8 @@ class Problem:
         for value in self.graph.inputs:
             if label(value) not in given:
                 given[label(value)] = signed(rng, value.shape)
+                if value in self.sized:
+                    given[label(value)] *= sizes(np.asarray(given[label(self.sized[value])]))
             given[label(value)] = np.asarray(given[label(value)]).astype(value.dtype.numpy, copy=False)
         return Point(self, given, run(self.graph.values, given), self._stopped)
 
@@ -107,20 +113,15 @@ class Point:
             self._spread = rounding(self.problem.graph.values, self.arrays, self.values, self.fixed)
         return self._spread[value]
 
-    def line(self, values: Sequence[Value], direction: Arrays) -> Callable[[float], dict[Value, np.ndarray]]:
-        """Return the function from t to the nodes that `values` need, at the point moved by t·direction."""
-        order = needed(values, self.fixed)
+    def line(self, values: Sequence[Value], tangents: Known) -> Line:
+        """The nodes that `values` need, while some, inputs for example, move by t·tangent."""
+        fixed = {node: array for node, array in self.fixed.items() if node not in tangents}
+        return Line(needed(values, {*fixed, *tangents}), self.arrays, self.values, tangents, fixed)
 
-        def at(t: float) -> dict[Value, np.ndarray]:
-            moved = {name: self.arrays[name] + t * d for name, d in direction.items()}
-            return run(order, {**self.arrays, **moved}, self.fixed)
-
-        return at
-
-    def curve(self, value: Value, direction: Arrays) -> Callable[[float], np.ndarray]:
-        """Return the function from t to one float node, at the point moved by t·direction."""
-        line = self.line([value], direction)
-        return lambda t: wide(line(t)[value])
+    def curve(self, value: Value, tangents: Known) -> Curve:
+        """One float node on that line."""
+        found = self.line([value], tangents).curve(value)
+        return replace(found, noise=lambda t: found.noise(t) if t else self.spread(value))
 
 
 def build(function: Function, order: int, wide: bool) -> Problem:
@@ -144,15 +145,18 @@ def build(function: Function, order: int, wide: bool) -> Problem:
         cotangents = _fresh(graph, "cotangent", outputs)
         levels = [_contraction(cotangents, outputs)]
         directions = _fresh(graph, "direction", inputs)
+        sized = dict(zip(directions, inputs, strict=True))
         derivatives = [gradients(outputs, inputs, cotangents)]
         along = derivative_along(derivatives[0], directions, cotangents)
         for number in range(1, order):
-            levels.append(_contraction(_fresh(graph, f"weight{number}", inputs), derivatives[-1]))
+            weights = _fresh(graph, f"weight{number}", inputs)
+            sized |= dict(zip(weights, inputs, strict=True))
+            levels.append(_contraction(weights, derivatives[-1]))
             derivatives.append(gradients([levels[-1]], inputs))
         for number, derivative in enumerate(derivatives, start=1):
             for value, by in zip(derivative, inputs, strict=True):
                 graph.output(f"gradient of order {number} by {label(by)!r}", value)
-    return Problem(graph, inputs, outputs, cotangents, directions, levels, derivatives, along, trace)
+    return Problem(graph, inputs, outputs, cotangents, directions, levels, derivatives, along, sized, trace)
 
 
 def _called(function: Function, arguments: Sequence[Value]) -> Any:
@@ -186,6 +190,11 @@ def label(value: Value) -> str:
 def signed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Numbers between ½ and 1½ in magnitude, of both signs, none so small that it hides an error; exact in float32."""
     return np.asarray(rng.integers(512, 1536, shape) / 1024 * rng.choice([-1.0, 1.0], shape))
+
+
+def direction(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
+    """A random direction in which to move an array, of its elements' sizes."""
+    return np.asarray(signed(rng, array.shape) * sizes(array))
 
 
 def _type(array: np.ndarray) -> TensorType:

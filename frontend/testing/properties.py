@@ -11,7 +11,7 @@ from gradloom.testing.errors import NotFiniteError, NotJudgedError
 from gradloom.testing.functions import function_name
 from gradloom.testing.kinks import AVOID
 from gradloom.testing.profiles import import_hypothesis, property_settings
-from gradloom.testing.records import Checks
+from gradloom.testing.records import INFINITE, Checks
 from gradloom.testing.strategies import Tensor
 
 __tracebackhide__ = True  # pytest shows the test, not how it was checked
@@ -69,6 +69,7 @@ def gradient_property(
                     # Another point may show it.
                     passed_by.skip_as(error.checks)
                 except NotFiniteError:
+                    passed_by.skip(INFINITE)
                     hypothesis.reject()
 
             attempt.hypothesis.inner_test.__name__ = function_name(f)

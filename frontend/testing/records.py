@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-KINK, ROUNDING = "kink", "rounding"
+KINK, ROUNDING, SAMPLED, INFINITE = "kink", "rounding", "sampled", "infinite"
 
 REASONS = {
-    KINK: "over a kink",
-    ROUNDING: "rounding may be as large as the derivative",
+    KINK: ("direction", "over a kink"),
+    ROUNDING: ("direction", "rounding may be as large as the derivative"),
+    SAMPLED: ("element", "there are too many to move each of them alone"),
+    INFINITE: ("point", "the function is not finite there"),
 }
-"""Why directions are skipped."""
+"""What is skipped, and why."""
 
 JUDGING = frozenset({"gradient", "derivative along v", "convention", "interval"})
 """The checks that see a gradient that is wrong by a factor; the adjoint identity does not, nor does second order."""
@@ -22,7 +24,7 @@ JUDGING = frozenset({"gradient", "derivative along v", "convention", "interval"}
 class Checks:
     """The checks that a function passed: how often each was made, and how near to its tolerance it came.
 
-    `skipped` counts directions that were not judged, by the reason: see `REASONS`.
+    `skipped` counts what was not judged, by the reason: see `REASONS`.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Checks:
         return not JUDGING.isdisjoint(self.made)
 
     def skip(self, reason: str, count: int = 1) -> None:
-        """Count directions that were not judged."""
+        """Count what was not judged."""
         if count:
             self.skipped[reason] = self.skipped.get(reason, 0) + count
 
@@ -54,8 +56,12 @@ class Checks:
             self.skip(reason, count)
 
     def reasons(self) -> list[str]:
-        """How many directions were skipped, and why: a line for each reason."""
-        return [f"{count} direction{'s' * (count > 1)} skipped: {REASONS[why]}" for why, count in self.skipped.items()]
+        """How much was skipped, and why: a line for each reason."""
+        lines = []
+        for reason, count in self.skipped.items():
+            what, why = REASONS[reason]
+            lines.append(f"{count} {what}{'s' * (count > 1)} skipped: {why}")
+        return lines
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {sum(self.made.values())} checks passed"]

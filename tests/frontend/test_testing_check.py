@@ -292,6 +292,45 @@ def test_points_at_kinks_are_moved_or_passed_by() -> None:
     assert checks.judged and "directions skipped: over a kink" in str(checks)
 
 
+def test_points_are_moved_no_farther_than_the_function_is_finite() -> None:
+    for small in (1e-3, 1e-5, 1e-12):
+        assert check_gradients(lambda x: ops.log(x), np.full(3, small), compiled=False).judged
+    # Moved off its kink, it may be beyond where it is finite.
+    bounded = lambda x: ops.sqrt(1.0 - x) + ops.abs(x - 0.99)  # noqa: E731
+    for seed in range(4):
+        assert not check_gradients(bounded, np.array([0.99]), compiled=False, seed=seed).skipped
+    with pytest.raises(NotFiniteError):
+        check_gradients(lambda x: ops.log(x), np.array([0.0]))
+
+
+def test_directions_are_those_of_the_seed() -> None:
+    wrong = custom(lambda x: ops.sum(x * x), lambda u, x: u * x)
+
+    def received(seed: int) -> str:
+        return str(caught(lambda x: wrong(x), X, order=1, seed=seed)).split("Received:")[1].split()[0]
+
+    assert len({received(seed) for seed in range(3)}) == 3
+    assert received(1) == received(1)
+
+
+def test_intervals_are_asked_of_elements_from_everywhere() -> None:
+    x = np.zeros(100)
+    wrong = custom(lambda x: ops.abs(x), lambda u, x: u * np.where(np.arange(100) >= 64, 1.5, 0.0))
+    for seed in range(3):
+        assert caught(lambda x: wrong(x), x, order=1, kinks="interval", seed=seed).check == "interval"
+    checks = check_gradients(ops.abs, x, kinks="interval", compiled=False)
+    assert checks.skipped["sampled"] == 36 and "36 elements skipped" in str(checks)
+    assert "sampled" not in check_gradients(ops.abs, x[:64], kinks="interval", compiled=False).skipped
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e6])
+def test_intervals_follow_the_size_of_arguments(size: float) -> None:
+    x = size * np.array([0.0, 1.0, -2.0])
+    check_gradients(lambda x: ops.abs(x) * 2.0, x, kinks="interval", compiled=False)
+    half = custom(lambda x: ops.relu(x), lambda u, x: u * ops.where(x > 0.0, 0.5, 0.0))
+    assert caught(lambda x: half(x), x, order=1, kinks="interval").check == "interval"
+
+
 def test_derivatives_that_rounding_may_hide_are_not_counted_as_judged() -> None:
     wrong = custom(lambda x: x * x, lambda u, x: u * x)
     with pytest.raises(NotJudgedError, match="rounding may be as large as the derivative"):

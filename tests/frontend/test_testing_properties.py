@@ -227,6 +227,14 @@ def test_a_property_fails_where_no_gradient_is_judged(name: str) -> None:
         test()
 
 
+def test_a_property_fails_where_only_arrays_without_elements_are_finite() -> None:
+    nowhere = gradient_property(x=tensor("N", dtype="float64"), max_examples=25, compiled_examples=0)
+    with pytest.raises(
+        NotJudgedError, match=r"no gradient was judged: \d+ points? skipped: the function is not finite"
+    ):
+        nowhere(lambda x: ops.log(-1.0 - x * x))()
+
+
 def test_a_property_without_elements_passes() -> None:
     gradient_property(x=tensor(0), max_examples=3, compiled_examples=0)(lambda x: twice_wrong(x))()
 
