@@ -63,8 +63,11 @@ class CallbackList:
                 stack.callback(callback.close)
 
     def states(self) -> list[tuple[str, dict[str, Any]]]:
-        """The class and the state of every callback that has one."""
-        pairs = ((type(callback).__name__, callback.get_state()) for callback in self.callbacks)
+        """The class and the state of every callback that has one; raises `TypeError` for what is no dict by strings."""
+        pairs = [(type(callback).__name__, callback.get_state()) for callback in self.callbacks]
+        for name, state in pairs:
+            if not isinstance(state, dict):
+                raise TypeError(f"{name}.get_state: Expected a dict. Received: {state!r}")
         return [(name, state) for name, state in pairs if state]
 
     def set_states(self, states: Sequence[tuple[str, Mapping[str, Any]]]) -> None:

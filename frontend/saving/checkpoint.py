@@ -67,7 +67,10 @@ class Checkpoint:
             "stop_training": run.model.stop_training,
             "logs": _packed(run.logs, "logs", arrays),
             "variables": variables,
-            "callbacks": _packed(run.callbacks.states() if callbacks else [], "callbacks", arrays),
+            "callbacks": [
+                [name, _packed(state, f"callbacks/{place}/{name}", arrays)]
+                for place, (name, state) in enumerate(run.callbacks.states() if callbacks else [])
+            ],
         }
         return Checkpoint(arrays, state)
 
@@ -318,13 +321,16 @@ def _packed(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return {ARRAY: name}
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _packed(one, f"{name}/{key}", arrays) for key, one in value.items()}}
     if isinstance(value, (list, tuple)):
         return [_packed(one, f"{name}/{place}", arrays) for place, one in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"Expected numbers, strings, arrays, lists and dicts in a callback's state. Received: {value!r}")
+    raise TypeError(
+        f"{name}: Expected numbers, strings, arrays, lists, and dicts by strings in what is to be saved. "
+        f"Received: {value!r}"
+    )
 
 
 def _unpacked(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:

@@ -99,7 +99,7 @@ def _search(graph: CallGraph) -> tuple[dict[Operation, int], list[Call]]:
     met: dict[Operation, int] = {}
     finished: dict[Call, None] = {}
     for output in graph.outputs:
-        if output.call is None or (output in graph.inputs and not _is_input(output.call)):
+        if output.call is None or (output in set(graph.inputs) and not _is_input(output.call)):
             continue
         waiting: list[tuple[Call, Iterator[Call]]] = []
 
@@ -122,10 +122,11 @@ def _search(graph: CallGraph) -> tuple[dict[Operation, int], list[Call]]:
 
 def _parents(call: Call, graph: CallGraph) -> Iterable[Call]:
     """The calls that made the arguments of a call, as far as they belong to the model."""
+    given = set(graph.inputs)
     return [
         tensor.call
         for tensor in call.inputs
-        if tensor.call is not None and (tensor not in graph.inputs or _is_input(tensor.call))
+        if tensor.call is not None and (tensor not in given or _is_input(tensor.call))
     ]
 
 

@@ -564,6 +564,14 @@ def test_states_keep_arrays_numbers_and_what_holds_them(tmp_path: Path) -> None:
     run([other, BackupAndRestore(tmp_path)], [1])
     assert other.state.pop("array").tolist() == one.state.pop("array").tolist()
     assert other.state == {**one.state, "nested": [{"dict": None, "array": True}, [float(np.float32(0.1)), "text"]]}
-    one.state = {"what": object()}
-    with pytest.raises(TypeError, match="Expected numbers, strings, arrays, lists and dicts in a callback's state"):
-        run([one, BackupAndRestore(tmp_path)], [1])
+
+
+@pytest.mark.parametrize("state", [{"what": object()}, {"losses": {0: 1.5}}, 3, [1, 2], np.arange(3)], ids=range(5))
+def test_states_that_would_not_come_back_are_refused_before_a_file_is_written(state: Any, tmp_path: Path) -> None:
+    class Odd(gl.callbacks.Callback):
+        def get_state(self) -> Any:
+            return state
+
+    with pytest.raises(TypeError, match="Odd.*: Expected .* Received: "):
+        run([Odd(), BackupAndRestore(tmp_path / "backup")], [1])
+    assert files(tmp_path / "backup") == []

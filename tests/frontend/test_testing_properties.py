@@ -196,7 +196,7 @@ def test_equal_maxima_share_by_convention() -> None:
 
     gradient_property(x=ties, kinks="convention", max_examples=10, compiled_examples=0)(first)()
     wrong = gl.ops.custom_gradient(
-        lambda x: (ops.max(x), lambda upstream: ops.where(x == ops.max(x), upstream, 0.0 * x))
+        lambda x: (ops.max(x), lambda upstream: ops.where(ops.equal(x, ops.max(x)), upstream, 0.0))
     )
     error = failing(lambda x: wrong(x), x=ties, kinks="convention")
     assert error.check == "convention"
