@@ -240,7 +240,8 @@ def refuse_equality(x: object, y: object, *tensors: type) -> bool:
             "Expected gl.ops.equal(x, y) or gl.ops.not_equal(x, y), which compare elements. "
             f"Received: == or != of {x!r} and {y!r}; `is` tells whether two tensors are the same object"
         )
-    return NotImplemented
+    unknown: bool = NotImplemented
+    return unknown
 
 
 @dataclass(frozen=True)
