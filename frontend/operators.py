@@ -85,7 +85,8 @@ class TensorOperators(ABC):
         return self._operate("logical_or", self, other)
 
     def __eq__(self, other: object) -> bool:
-        return self is other or refuse_equality(self, other, TensorOperators, Value)
+        # Of two, which may be in a list, it is whether they are the same object.
+        return self is other or refuse_equality(self, other, Value)
 
     __hash__ = object.__hash__
 

@@ -189,15 +189,16 @@ def test_equality_says_which_function_compares_elements(compare):
     tensor = gl.Input((2,))
     pairs = [lambda a: (a, 0), lambda a: (0.0, a), lambda a: (a, np.ones(2)), lambda a: (np.ones(2), a)]
     pairs += [lambda a: (a, a + 1), lambda a: (a, [1, 2]), lambda a: (a, variable), lambda a: (variable, a)]
+    others = [gl.Input((2,)), Variable([1.0, 2.0], path="shift")]
     for pair in pairs:
         with pytest.raises(TypeError, match=r"Expected gl.ops.equal\(x, y\) or gl.ops.not_equal"):
             evaluate(lambda a, pair=pair: compare(*pair(a)), np.zeros(2, np.float32))
-    for pair in ((variable, 1.0), (tensor, np.float32(1)), (tensor, variable), (tensor, gl.Input((2,)))):
+    for pair in ((variable, 1.0), (tensor, np.float32(1)), (np.ones(2), tensor), (variable, [1.0, 2.0])):
         with pytest.raises(TypeError, match=r"Expected gl.ops.equal\(x, y\) or gl.ops.not_equal"):
             compare(*pair)
     for thing in (variable, tensor):
         assert compare(thing, thing) is compare(1, 1)
-        assert compare(thing, None) is compare(thing, "zeros") is compare(1, 2)
+        assert compare(thing, None) is compare(thing, "zeros") is compare([thing], others[:1]) is compare(1, 2)
         assert {thing: 1}[thing]
 
 
