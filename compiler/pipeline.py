@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, reduce
@@ -39,6 +40,8 @@ class Lowering:
     def __init__(self, graph: Graph, options: Options) -> None:
         self.graph = graph
         self.options = options
+        self.emitted = threading.Event()
+        """Set when all modules have been handed to LLVM, for whoever would compete with that for Python's lock."""
 
     @cached_property
     def simplified(self) -> Graph:
@@ -153,8 +156,6 @@ class Lowering:
         from gradloom.compiler.llvm.emit import emit_kernel, new_module
 
         target = self.options.target
-        if self.options.memory_limit is not None:
-            _ = self.memory  # an error comes before the work
         first = module = new_module(self.graph.name, target)
         instructions = 0
         for kernel in self.kernels:
@@ -168,6 +169,7 @@ class Lowering:
             module = new_module(self.graph.name, target)
         emit_driver(module, self.steps, self.arguments, self.memory.arena_bytes, self.memory.scratch_bytes)
         yield str(module)
+        self.emitted.set()
 
     def llvm(self) -> str:
         """The optimized LLVM IR of all modules."""

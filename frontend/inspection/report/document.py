@@ -42,8 +42,9 @@ def report_document(inspection: Inspection, profile: Profile | None) -> tuple[Do
     _ = lowering.scheduled, lowering.kernels, lowering.kernel_names
     with ThreadPoolExecutor(1) as beside:
         code = beside.submit(lambda: inspection._way.machine_code)
-        # All are lowered before one is printed: LLVM waits for them.
-        kernels = {kernel.name: f"{kernel}\n" for kernel in list(lowering.kernels)}
+        code.add_done_callback(lambda _: lowering.emitted.set())  # also where nothing had to be emitted
+        lowering.emitted.wait()
+        kernels = {kernel.name: f"{kernel}\n" for kernel in lowering.kernels}
         texts = {name: "\n".join(kernels.values()) if name == "scheduled" else "" for name in inspection.stages}
         texts |= {name: inspection.stages[name].text() for name in texts if name not in ("scheduled", *MACHINE_STAGES)}
         stages = [_stage(inspection, name, tables) for name in inspection.stages]
