@@ -10,6 +10,7 @@ import re
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,6 +165,28 @@ def test_parts_of_a_step(inspection: Inspection) -> None:
     assert "dense_1: matmul" in parts[1]
     assert "dense: sgd/dense_kernel_momentum" in parts[2]
     assert not any(entry.startswith(("loss", "accuracy", "sgd")) for entry in parts[2])
+
+
+def test_nodes_share_the_time_of_a_kernel_by_their_work(inspection: Inspection) -> None:
+    document = document_of(report_html(inspection))
+    strings, fused = document["strings"], next(s for s in document["stages"] if s["name"] == "fused")
+    products = 0
+    for call in document["calls"]:
+        assert len(call["shares"]) == len(call["members"])
+        assert not call["shares"] or sum(call["shares"]) == pytest.approx(1, abs=0.001 * len(call["shares"]))
+        ops = [strings[fused["op"][node]] for node in call["members"]]
+        if "matmul" in ops and len(ops) > 2:  # and not one of so many nodes
+            products += 1
+            assert call["shares"][ops.index("matmul")] > 0.5
+    assert products
+
+
+def test_a_report_shows_no_other_profile(inspection: Inspection, tmp_path: Path) -> None:
+    other: Any = SimpleNamespace(title="graph 'other'")
+    for profile, received in ((other, "that of graph 'other'"), (3, "3")):
+        with pytest.raises(ValueError, match=f"Expected the profile of 'small'.* Received: {received}"):
+            inspection.save(tmp_path / "report.html", profile)
+    assert not list(tmp_path.iterdir())
 
 
 def test_equal_input_gives_equal_reports() -> None:

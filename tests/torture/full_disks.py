@@ -88,7 +88,7 @@ def main(folder: Path, points: int, seed: int, way: str) -> None:
         assert trainings.digest(model) == trainings.digest(two_epochs), "the epoch is done, the backup is not"
         assert np.isfinite(model.predict(trainings.data()[0])).all()
         assert trainings.fit(trainings.new_model(), [saving()]) == expected, f"resumed otherwise: point {point}"
-        assert trainings.fit(model, epochs=3)
+        trainings.fit(model, epochs=3)  # it can still be trained
     print(points)
 
 
