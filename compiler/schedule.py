@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import sys
-import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gradloom.compiler.choices import NO_CHOICES, Choices
@@ -43,9 +40,6 @@ LOWERINGS = {
     "scatter": lower_scatter,
 }
 """The kernel builder of each kind of group."""
-
-FRAMES = 12
-"""Python calls that evaluating one node inside of another takes, at most."""
 
 PANELLED_FROM = 4096
 """Bytes from which on a matrix is laid out in panels."""
@@ -99,26 +93,6 @@ def schedule(
     result = scheduler.begin(panels)
     result.launches = Growing(scheduler.run(), broken)
     return result
-
-
-@contextmanager
-def _deep_recursion(group: Group) -> Iterator[None]:
-    """Let Python recurse along the longest chain of a kernel: operands are evaluated inside their readers."""
-    needed = 1000 + FRAMES * len(group.members)
-    if needed <= sys.getrecursionlimit():
-        yield
-        return
-    # The limit is that of all threads.
-    with _recursing:
-        before = sys.getrecursionlimit()
-        sys.setrecursionlimit(max(before, needed))
-        try:
-            yield
-        finally:
-            sys.setrecursionlimit(before)
-
-
-_recursing = threading.RLock()
 
 
 class Scheduler:
@@ -371,8 +345,7 @@ class Scheduler:
         stored = {value: self.buffers[value] for value in outside if value in self.buffers}
         stored |= self._bordered_operands(group)
         targets = {value: self.buffers[value] for value in group.results}
-        with _deep_recursion(group):
-            self._launch(Task(group, stored, targets, self.produced, self.machine, self.choices, self.outline))
+        self._launch(Task(group, stored, targets, self.produced, self.machine, self.choices, self.outline))
 
     def _copy(self, value: Value, source: Buffer, target: Buffer) -> None:
         group = Group(f"copy/{target.name}", "map", (), (value,))

@@ -12,7 +12,7 @@ from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Buffer, Expr
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Elementwise, Inline, Position, Reader
-from gradloom.compiler.passes.fuse import storage
+from gradloom.compiler.passes.fuse import reads, storage
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Evaluator:
         if self.flat:
             assert isinstance(value.op, Elementwise)
             return value.op.scalar(self.b, *(self.read(operand, position) for operand in value.inputs))
-        operands = [Reader(operand.type, self._reader(operand)) for operand in value.inputs]
+        operands = [Reader(operand.type, self._reader(operand)) for operand in reads(value)]
         return value.op.read(self.b, position, operands)
 
     def _reader(self, value: Value) -> Callable[[Position], Expr]:

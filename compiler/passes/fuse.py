@@ -29,7 +29,16 @@ SMALL = 1024
 """Elements up to which unconnected groups of one domain are put together, to save kernels."""
 
 MOST_MEMBERS = 256
-"""Nodes of a kernel: a longer chain goes on in another one."""
+"""Nodes that join one kernel."""
+
+DEEPEST = 32
+"""Nodes that are computed one inside of another: a longer chain goes on in another kernel.
+
+Kernels are emitted by calls as deep as that. The deepest chain of Darknet53's train step has 17 nodes.
+"""
+
+DEEPEST_PROLOGUE = 16
+"""The same for what is computed anew by each reader."""
 
 NEAR = 16
 """How many groups back such a partner is looked for."""
@@ -99,7 +108,8 @@ class _Fusion:
         self.decisions: list[Decision] = []
         self.drafts: list[_Draft] = []
         self.home: dict[Value, _Draft] = {}
-        self.prologue_cost: dict[Value, int] = {}
+        self.depth: dict[Value, int] = {}
+        self.prologues: set[Value] = set()
         self.wanted = {storage(output.value) for output in graph.outputs}
         # The windows of a convolution overlap: what it reads is computed once, and lies in memory.
         self.wanted.update(
@@ -130,24 +140,19 @@ class _Fusion:
 
     def _place_movement(self, value: Value) -> None:
         """A movement is an index map in whoever reads it, unless its result is asked for."""
-        # Which of several operands is read where is found out with every read.
-        choice = len(value.inputs) if len(value.inputs) > 1 else 0
-        cost = choice + sum(self._cost(operand) for operand in value.inputs)
-        if value in self.wanted or cost > PROLOGUE_COST:
-            self._begin(value, "map")
+        # A reshape has no memory of its own.
+        if isinstance(value.op, Reshape) or self._cheap(value):
+            self.prologues.add(value)
         else:
-            self.prologue_cost[value] = cost
+            self._begin(value, "map")
 
     def _place_elementwise(self, value: Value) -> None:
         assert isinstance(value.op, Inline)
         drafts = self._drafts_read(value)
-        cost = value.op.cost + sum(self._cost(operand) for operand in value.inputs)
-        if value not in self.wanted and all(operand.dtype == BF16 for operand in value.inputs):
-            # Readers take bf16 out of memory and widen it themselves.
-            self.prologue_cost[value] = cost
-            return
-        if not drafts and value not in self.wanted and cost <= PROLOGUE_COST:
-            self.prologue_cost[value] = cost
+        # Readers take bf16 out of memory and widen it themselves.
+        widened = value not in self.wanted and all(operand.dtype == BF16 for operand in value.inputs)
+        if widened or (not drafts and self._cheap(value)):
+            self.prologues.add(value)
             return
         joined: _Draft | None = None
         for draft, partner in drafts.items():
@@ -158,8 +163,8 @@ class _Fusion:
             elif reason is None and joined and draft.kind == "map" and self._may_merge(joined, draft):
                 self._merge(joined, draft)
             self._record(value, partner, reason)
-        if joined is None and value not in self.wanted and cost <= PROLOGUE_COST:
-            self.prologue_cost[value] = cost
+        if joined is None and self._cheap(value):
+            self.prologues.add(value)
         elif joined is None:
             self._begin_or_near(value, "map")
 
@@ -200,8 +205,8 @@ class _Fusion:
         """Why an elementwise node cannot be computed in a group, or None if it can."""
         if draft.kind == "scatter":
             return "a scatter has no epilogue"
-        if draft.full:
-            return f"the kernel has {MOST_MEMBERS} nodes already"
+        if (full := self._full(value, draft)) is not None:
+            return full
         if not draft.takes(value.shape):
             return f"its shape {value.shape} is not the kernel's {draft.result_shape}"
         if not self._aligned(value, draft):
@@ -210,11 +215,19 @@ class _Fusion:
             return "another operand needs a kernel that needs this one"
         return None
 
+    def _full(self, value: Value, draft: _Draft) -> str | None:
+        """Why a group takes no more nodes, or not this one."""
+        if draft.full:
+            return f"the kernel has {MOST_MEMBERS} nodes already"
+        if self._depth(value, draft) > DEEPEST:
+            return f"the kernel computes {DEEPEST} nodes one inside of another already"
+        return None
+
     def _reduction_refusal(self, value: Value, kind: str, draft: _Draft) -> str | None:
         (operand,) = value.inputs
         axes = value.op.axes  # type: ignore[attr-defined]
-        if draft.full:
-            return f"the kernel has {MOST_MEMBERS} nodes already"
+        if (full := self._full(value, draft)) is not None:
+            return full
         if draft.kind == "map":
             if draft.domain != operand.shape:
                 return f"the kernel runs over {draft.domain}, not over {operand.shape}"
@@ -277,8 +290,29 @@ class _Fusion:
 
     # Groups.
 
-    def _cost(self, value: Value) -> int:
-        return self.prologue_cost.get(value, 0)
+    def _cheap(self, value: Value, most: int = PROLOGUE_COST, least: int = 0) -> bool:
+        """Whether every reader may compute a node for itself: what has less than `least` elements costs nothing."""
+        cheap = self._cost(value, least) <= most and self._depth(value) <= DEEPEST_PROLOGUE
+        return cheap and value not in self.wanted
+
+    def _cost(self, value: Value, least: int) -> int:
+        """Instructions per element of a node and of all that is computed anew for it."""
+        assert isinstance(value.op, Inline)
+        below = sum(self._cost(operand, least) for operand in value.inputs if operand in self.prologues)
+        if value.type.size < least:
+            return below
+        # Which of several operands is moved where is found out with every read.
+        choice = len(value.inputs) if isinstance(value.op, Movement) and len(value.inputs) > 1 else 0
+        return value.op.cost + choice + below
+
+    def _depth(self, value: Value, draft: _Draft | None = None) -> int:
+        """How many nodes are computed one inside of the other, counted from what `draft` reads in memory."""
+        return 1 + max((self._depth_read(operand, draft) for operand in reads(value)), default=0)
+
+    def _depth_read(self, value: Value, draft: _Draft | None) -> int:
+        if value in self.home:
+            return self.depth[value] if self.home[value] is draft else 0
+        return self._depth(value, draft) if value in self.prologues else 0
 
     def _drafts_read(self, value: Value) -> dict[_Draft, Value]:
         """The groups whose results the node reads, directly or through prologues; the latest first."""
@@ -291,7 +325,7 @@ class _Fusion:
     def _below(self, value: Value) -> Iterator[Value]:
         if value in self.home:
             yield value
-        elif value in self.prologue_cost:
+        elif value in self.prologues:
             for operand in value.inputs:
                 yield from self._below(operand)
 
@@ -327,13 +361,14 @@ class _Fusion:
     def _join(self, value: Value, draft: _Draft) -> None:
         draft.needs |= self._drafts_read(value).keys() - {draft}
         draft.members.append(value)
+        self.depth[value] = self._depth(value, draft)
         self.home[value] = draft
 
-    @staticmethod
-    def _may_merge(into: _Draft, draft: _Draft) -> bool:
+    def _may_merge(self, into: _Draft, draft: _Draft) -> bool:
         """Whether `draft` may become part of `into`: neither needs the other through a third group."""
         return (
             len(into.members) + len(draft.members) <= MOST_MEMBERS
+            and sum(max(map(self.depth.__getitem__, either.members)) for either in (into, draft)) <= DEEPEST
             and all(into.takes(member.shape) for member in draft.members)
             and not reaches(draft.needs - {into}, into, _needs)
             and not reaches(into.needs - {draft}, draft, _needs)
@@ -343,8 +378,9 @@ class _Fusion:
         """Put all of `draft` into `into`."""
         into.members = sorted({*into.members, *draft.members}, key=lambda member: member.number)
         into.needs = (into.needs | draft.needs) - {into, draft}
-        for member in draft.members:
-            self.home[member] = into
+        self.home.update(dict.fromkeys(draft.members, into))
+        for member in into.members:
+            self.depth[member] = self._depth(member, into)
         self.drafts.remove(draft)
         for other in self.drafts:
             if draft in other.needs:
@@ -379,11 +415,11 @@ class _Fusion:
         for value in sorted(read - self.wanted, key=lambda value: value.number):
             if not isinstance(value.op, Elementwise) or not self.enabled:
                 continue
-            cost = value.op.cost + sum(self._cost(operand) for operand in value.inputs)
             leaves = {leaf for operand in value.inputs for leaf in self._below(operand)}
-            if cost <= TRIFLE and leaves <= read - {value}:
+            # Statistics of channels are small beside what is computed from them.
+            if self._cheap(value, TRIFLE, least=value.type.size) and leaves <= read - {value}:
                 self.home.pop(value).members.remove(value)
-                self.prologue_cost[value] = cost
+                self.prologues.add(value)
                 read.remove(value)
 
     def _prologues(self, draft: _Draft) -> set[Value]:
@@ -391,7 +427,7 @@ class _Fusion:
         waiting = [operand for member in draft.members for operand in member.inputs]
         while waiting:
             value = waiting.pop()
-            if value in self.prologue_cost and value not in found:
+            if value in self.prologues and value not in found:
                 found.add(value)
                 waiting.extend(value.inputs)
         return found
@@ -411,6 +447,11 @@ def storage(value: Value) -> Value:
     while isinstance(value.op, Reshape):
         value = value.inputs[0]
     return value
+
+
+def reads(value: Value) -> tuple[Value, ...]:
+    """What a kernel reads to compute a value: its operands, or what lies below a chain of reshapes."""
+    return (storage(value),) if isinstance(value.op, Reshape) else value.inputs
 
 
 Node = TypeVar("Node", bound=Hashable)

@@ -11,10 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from gradloom.compiler.errors import FusionError
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.ops.base import Contraction, Inline, Reduction, Scatter, Windowed
-from gradloom.compiler.passes.fuse import Labels, labels_below, storage
-
-MOST_MEMBERS = 4096
-"""Nodes of a kernel, with all that it computes anew: one is evaluated inside of another, as deep as a chain goes."""
+from gradloom.compiler.passes.fuse import DEEPEST, DEEPEST_PROLOGUE, Labels, labels_below, reads, storage
 
 ROOTS: dict[str, type[Contraction] | type[Reduction] | type[Scatter] | None] = {
     "map": None,
@@ -73,8 +70,14 @@ def _reads(group: Group) -> Iterator[Value]:
 
 def _check_members(group: Group) -> None:
     numbers = [member.number for member in group.members]
-    if numbers != sorted(set(numbers)) or not 0 < len(numbers) <= MOST_MEMBERS:
-        raise _error(group, f"1 to {MOST_MEMBERS} nodes in ascending order. Received: {len(numbers)} nodes")
+    if not numbers or numbers != sorted(set(numbers)):
+        raise _error(group, f"one or more nodes in ascending order. Received: {len(numbers)} nodes")
+    depth: dict[Value, int] = {}
+    for member in group.members:
+        depth[member] = 1 + max((depth.get(operand, 0) for operand in reads(member)), default=0)
+    deepest = max(depth.values())
+    if deepest > DEEPEST + DEEPEST_PROLOGUE:
+        raise _error(group, f"chains of at most {DEEPEST + DEEPEST_PROLOGUE} nodes. Received: one of {deepest} nodes")
     if not group.results or len(set(group.results)) < len(group.results) or not {*group.results} <= {*group.members}:
         raise _error(group, f"results among its nodes. Received: {', '.join(f'%{v.number}' for v in group.results)}")
 

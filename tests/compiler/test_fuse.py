@@ -1,5 +1,9 @@
 """Fusion: what becomes one kernel, what must not, and that each decision has a reason."""
 
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,9 +15,11 @@ from gradloom.compiler.interpreter import interpret
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.ops.base import Contraction, Elementwise, Reduction, Scatter
 from gradloom.compiler.ops.contractions import Matmul
+from gradloom.compiler.ops.movement import Reshape
 from gradloom.compiler.ops.reductions import Sum
 from gradloom.compiler.passes.fuse import fuse, storage
-from gradloom.compiler.types import F32, TensorType
+from gradloom.compiler.passes.groups import check_groups
+from gradloom.compiler.types import BF16, F32, TensorType
 from gradloom.testing import graphs
 from mlp_step import label, lowered
 
@@ -198,6 +204,91 @@ def test_cheap_results_are_computed_again_by_their_readers() -> None:
     fused, _ = fuse(graph)
     stored = {value.op.name for group in fused.groups for value in group.results}
     assert "greater" not in stored
+
+
+def test_what_is_computed_again_does_not_grow_along_a_chain() -> None:
+    def largest_group(steps: int) -> int:
+        graph, (x, kept) = build((4, 2048), (4, 2048))
+        for n in range(steps):
+            heavy = ops.tanh(x * (n + 1.0))
+            graph.output(f"heavy{n}", heavy)
+            kept = heavy + ops.flip(kept, 1)
+            graph.output(f"read{n}", ops.exp(ops.flip(kept, 0)))
+        return max(len(group.members) for group in fuse(graph)[0].groups)
+
+    assert largest_group(24) == largest_group(12)
+
+
+# Long chains: kernels are emitted by calls as deep as a chain goes.
+
+STEPS: list[Callable[[Value, Value], Value]] = [
+    lambda y, x: ops.tanh(y),
+    lambda y, x: ops.tanh(y) + x,
+    lambda y, x: x - y,
+    lambda y, x: -y,
+    lambda y, x: ops.flip(y, 1),
+    lambda y, x: ops.reshape(ops.transpose(y), x.shape),
+    lambda y, x: ops.reshape(ops.reshape(y, (3, 2, 4)), x.shape),
+    lambda y, x: ops.concatenate([y[:3], x[3:]], axis=0),
+    lambda y, x: y - ops.mean(y, axis=1, keepdims=True),
+    lambda y, x: y - ops.mean(y, axis=0),
+    lambda y, x: ops.tanh(ops.matmul(x, ops.matmul(ops.transpose(x), y))),
+    lambda y, x: ops.cast(ops.cast(y, BF16), F32),
+]
+"""Ways from a tensor of shape (6, 4) to the next of a chain."""
+
+Parts = list[tuple[Callable[[Value, Value], Value], int]]
+
+
+def chains(steps: Sequence[Callable[[Value, Value], Value]] = STEPS) -> st.SearchStrategy[Parts]:
+    return st.lists(st.tuples(st.sampled_from(steps), st.integers(1, 60)), min_size=1, max_size=5)
+
+
+def chain(parts: Parts) -> Graph:
+    graph, (x, y) = build((6, 4), (6, 4))
+    for step, times in parts:
+        for _ in range(times):
+            y = step(y, x)
+    graph.output("y", y)
+    return graph
+
+
+@settings(max_examples=100, derandomize=True, database=None, deadline=None)
+@given(chains(), st.booleans(), st.booleans())
+def test_no_kernel_has_a_deep_chain(parts: Parts, simplify: bool, enabled: bool) -> None:
+    fused = pipeline.lower(chain(parts), pipeline.Options(simplify=simplify, fuse=enabled)).fused
+    check_groups(fused)
+    for group in fused.groups:
+        depth: dict[Value, int] = {}
+        for member in group.members:
+            below = [depth[operand] for operand in member.inputs if operand in depth]
+            # Reshapes of reshapes are one step.
+            again = isinstance(member.op, Reshape) and isinstance(member.inputs[0].op, Reshape)
+            depth[member] = max(below, default=0) + (not again)
+        assert max(depth.values()) <= 48
+
+
+@settings(max_examples=12, derandomize=True, database=None, deadline=None)
+@given(chains(STEPS[:-1]))  # What is rounded to bf16 may be off by far more.
+def test_long_chains_are_computed(parts: Parts) -> None:
+    rng = np.random.default_rng(0)
+    check(chain(parts), {name: rng.normal(size=(6, 4)).astype(np.float32) for name in ("x0", "x1")}, scale=100)
+
+
+def test_a_long_chain_needs_no_deep_recursion() -> None:
+    """Whatever the thread does that asks for a kernel: the limit of recursion is left alone, and suffices."""
+    limit, lowered = sys.getrecursionlimit(), []
+
+    def lower(step: Callable[[Value, Value], Value]) -> None:
+        lowered.append(len(pipeline.lower(chain([(step, 300)]), pipeline.Options(simplify=False)).kernels))
+        assert sys.getrecursionlimit() == limit
+
+    deep = [threading.Thread(target=lower, args=(step,)) for step in STEPS]
+    for thread in deep:
+        thread.start()
+    for thread in deep:
+        thread.join()
+    assert len(lowered) == len(STEPS)
 
 
 def test_without_fusion_every_node_is_a_kernel() -> None:

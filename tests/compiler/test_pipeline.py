@@ -3,8 +3,6 @@
 import dataclasses
 import gc
 import itertools
-import sys
-import threading
 from typing import Any
 
 import numpy as np
@@ -204,28 +202,6 @@ def test_stages_are_made_anew_after_an_interrupt(stage: str, at: int, monkeypatc
     assert [str(kernel) for kernel in low.kernels] == expected
     assert len(low.steps) > len(low.scheduled.launches) == len(low.kernel_names)
     assert low.memory.arena_bytes
-
-
-def test_threads_lower_long_chains_beside_each_other() -> None:
-    """The limit of recursion, which is that of all threads, is what each needs, and in the end what it was."""
-    before, lowered = sys.getrecursionlimit(), []
-    start = threading.Barrier(4)
-
-    def lower(length: int) -> None:
-        x = Graph("chain").input("x", TensorType(F32, (4,)))
-        y = x
-        for _ in range(length):
-            y = ops.tanh(y) + x
-        x.graph.output("y", y)
-        start.wait()
-        lowered.append(len(pipeline.lower(x.graph).kernels))
-
-    threads = [threading.Thread(target=lower, args=(length,)) for length in (100, 200, 300, 400)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(lowered) == 4 and sys.getrecursionlimit() == before
 
 
 # Kernels of equal structure.
