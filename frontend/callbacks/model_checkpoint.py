@@ -23,7 +23,8 @@ class ModelCheckpoint(MonitorCallback):
     verbose: 1 to say so. save_freq: "epoch", or after how many batches to save, and then Python comes back after every
         batch, which costs time.
     A file is replaced in one piece: at any moment it is the old one or the new one. Raises OSError naming the file when
-    it cannot be written, and then the old one is there and the model as it was. To go on with a training that was
+    it cannot be written, and then the old one is there and the model as it was; `ConfigError` before the training
+    begins for a model that `save` cannot write. To go on with a training that was
     interrupted there is `BackupAndRestore`.
     """
 
@@ -61,6 +62,12 @@ class ModelCheckpoint(MonitorCallback):
             self.on_train_batch_end = self._after_batch  # type: ignore[method-assign]
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        from gradloom.saving.model_file import saved_config
+
+        if not self.save_weights_only:
+            assert self.model is not None
+            # A model that cannot be saved is refused before it is trained.
+            saved_config(self.model)
         if self.save_best_only:
             super().on_train_begin(logs)
 

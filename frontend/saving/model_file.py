@@ -40,19 +40,24 @@ def save_model(model: Network, path: str | os.PathLike[str], overwrite: bool = T
     """Write a model into a `.gradloom` file (see `Network.save`)."""
     from gradloom.model import Model
 
+    assert isinstance(model, Model)
     path = _suffixed(path, "model.save")
-    model.require_built("save")
     if not overwrite and Path(path).exists():
         raise FileExistsError(f"{path}: Expected no such file, as overwrite=False. Received: a file")
-    assert isinstance(model, Model)
+    metadata = {CONFIG: json.dumps(saved_config(model))}
+    write_tensors(path, {name: variable.value for name, variable in model_variables(model).items()}, metadata)
+
+
+def saved_config(model: Model) -> dict[str, Any]:
+    """All that a file has of a model besides tensors; raises what `Network.save` raises for what is no data."""
+    model.require_built("save")
     with one_file(model):
         config = {"format": FORMAT, "model": serialize_keras_object(model), "build": _build_config(model)}
         config["frozen"] = frozen_names(model)
         if model.compiled:
             config["compile"] = serialize_keras_object(model.get_compile_config())
             config["spared"] = spared_names(model)
-    arrays = {name: variable.value for name, variable in model_variables(model).items()}
-    write_tensors(path, arrays, {CONFIG: json.dumps(config)})
+    return config
 
 
 def load_model(

@@ -10,6 +10,7 @@ from callback_runs import ADAM, FILE, SGD, X, Y, bits, everything, files, networ
 
 import gradloom as gl
 from gradloom.callbacks import BackupAndRestore, ModelCheckpoint
+from gradloom.saving.objects import ConfigError
 
 NAN = float("nan")
 
@@ -96,6 +97,17 @@ def test_unknown_fields_of_a_path_are_named(tmp_path: Path) -> None:
         ValueError, match="Expected fields among epoch, loss, accuracy in filepath. Received: 'val_loss'"
     ):
         run(ModelCheckpoint(path, save_weights_only=True), [1])
+
+
+def test_a_model_that_cannot_be_saved_is_not_trained(tmp_path: Path) -> None:
+    model = gl.Sequential([gl.Input(X.shape[1:]), gl.layers.Dense(1)])
+    model.compile("sgd", lambda target, output: gl.ops.mean(gl.ops.square(output), axis=-1))
+    before = bits(model)
+    with pytest.raises(ConfigError, match="say def name"):
+        model.fit(X, Y, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "m.gradloom", "loss", save_best_only=True)])
+    assert bits(model) == before and files(tmp_path) == []
+    model.fit(X, Y, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "m.safetensors", save_weights_only=True)])
+    assert files(tmp_path) == ["m.safetensors"]
 
 
 # BackupAndRestore.
