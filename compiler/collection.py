@@ -15,25 +15,28 @@ def no_garbage_collection() -> Iterator[None]:
     There are hundreds of thousands of them, and it would look at each a dozen times: a sixth of the time of a large
     program, and a third where it comes from the cache. Nothing of the result depends on it.
     """
-    if not gc.isenabled():
+    if not gc.isenabled() and not _sparing:  # Somebody else has switched it off.
         yield
         return
-    _sparing.append(True)
-    gc.disable()
+    compilation = object()
     try:
+        _sparing.add(compilation)
+        gc.disable()
         yield
     finally:
-        gc.enable()
-        _sparing.pop()
+        _sparing.discard(compilation)
+        if not _sparing:
+            gc.enable()
 
 
-_sparing: list[bool] = []
-"""Whether the collector is off for a thread of this process."""
+_sparing: set[object] = set()
+"""The compilations that go on in threads of this process; with the last of them the collector comes back."""
 
 
 def _resume() -> None:
     """Switch the collector on in a forked child, where the thread that would have done it is not."""
     if _sparing:
+        _sparing.clear()
         gc.enable()
 
 

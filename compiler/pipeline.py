@@ -6,10 +6,11 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any
 
 from gradloom.compiler.barriers import place_barriers
+from gradloom.compiler.cached import cached_property
 from gradloom.compiler.collection import no_garbage_collection
 from gradloom.compiler.growing import Growing
 from gradloom.compiler.ir import FUSED, SIMPLIFIED, Graph

@@ -19,10 +19,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
+from gradloom.compiler.cached import cached_property
 from gradloom.compiler.errors import GradloomError
 from gradloom.compiler.types import I64, OPEN, TensorType, as_dtype
 

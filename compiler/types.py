@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 
+from gradloom.compiler.cached import cached_property
 from gradloom.compiler.errors import DTypeError, ShapeError
 
 OPEN = -1

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Container, Iterable
+from itertools import count
 
-_taken: Counter[str] = Counter()
+_taken: dict[str, count[int]] = {}
 
 
 def snake_case(name: str) -> str:
@@ -17,17 +17,17 @@ def snake_case(name: str) -> str:
 
 def unique_name(prefix: str) -> str:
     """Return `prefix` the first time, then `prefix_1`, `prefix_2`, …"""
-    count = _taken[prefix]
-    _taken[prefix] += 1
-    return f"{prefix}_{count}" if count else prefix
+    # In one step each, for threads that build models beside each other.
+    number = next(_taken.setdefault(prefix, count()))
+    return f"{prefix}_{number}" if number else prefix
 
 
 def numbered(name: str, taken: Container[str]) -> str:
     """Return `name`, or the first of `name_1`, `name_2`, … that is not taken."""
-    count, free = 0, name
+    number, free = 0, name
     while free in taken:
-        count += 1
-        free = f"{name}_{count}"
+        number += 1
+        free = f"{name}_{number}"
     return free
 
 

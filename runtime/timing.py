@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from gradloom.compiler.cached import cached_property
 from gradloom.compiler.program import ALIGNMENT, Argument
 from gradloom.runtime import memory
 

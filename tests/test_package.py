@@ -34,9 +34,9 @@ COMPILER_ORDER = [
     {"autotune"},
 ]
 """Parts of the compiler: each imports from its left only, and neighbours in one place not from each other."""
-SHARED = {"collection", "errors", "forks", "growing", "program"}
+SHARED = {"cached", "collection", "errors", "forks", "growing", "program"}
 """Parts of the compiler that know no other but types, and that every part may import."""
-RUNTIME_MAY_IMPORT = {f"gradloom.compiler.{part}" for part in ("errors", "forks", "program", "types")}
+RUNTIME_MAY_IMPORT = {f"gradloom.compiler.{part}" for part in ("cached", "errors", "forks", "program", "types")}
 LAZY = [
     "llvmlite",
     "ml_dtypes",

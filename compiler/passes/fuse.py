@@ -292,7 +292,7 @@ class _Fusion:
 
     def _cheap(self, value: Value, most: int = PROLOGUE_COST, least: int = 0) -> bool:
         """Whether every reader may compute a node for itself: what has less than `least` elements costs nothing."""
-        cheap = self._cost(value, least) <= most and self._depth(value) <= DEEPEST_PROLOGUE
+        cheap = self._depth(value) <= DEEPEST_PROLOGUE and self._cost(value, least) <= most
         return cheap and value not in self.wanted
 
     def _cost(self, value: Value, least: int) -> int:

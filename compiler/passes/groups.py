@@ -13,6 +13,9 @@ from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.ops.base import Contraction, Inline, Reduction, Scatter, Windowed
 from gradloom.compiler.passes.fuse import DEEPEST, DEEPEST_PROLOGUE, Labels, labels_below, reads, storage
 
+DEEPEST_KERNEL = DEEPEST + DEEPEST_PROLOGUE
+"""What fusion makes at most: a chain on top of one that it had counted as memory, and that is computed anew instead."""
+
 ROOTS: dict[str, type[Contraction] | type[Reduction] | type[Scatter] | None] = {
     "map": None,
     "reduce": Reduction,
@@ -76,8 +79,8 @@ def _check_members(group: Group) -> None:
     for member in group.members:
         depth[member] = 1 + max((depth.get(operand, 0) for operand in reads(member)), default=0)
     deepest = max(depth.values())
-    if deepest > DEEPEST + DEEPEST_PROLOGUE:
-        raise _error(group, f"chains of at most {DEEPEST + DEEPEST_PROLOGUE} nodes. Received: one of {deepest} nodes")
+    if deepest > DEEPEST_KERNEL:
+        raise _error(group, f"chains of at most {DEEPEST_KERNEL} nodes. Received: one of {deepest} nodes")
     if not group.results or len(set(group.results)) < len(group.results) or not {*group.results} <= {*group.members}:
         raise _error(group, f"results among its nodes. Received: {', '.join(f'%{v.number}' for v in group.results)}")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cache
 from html import escape
 from inspect import signature
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradloom.compiler.cached import cached_property
 from gradloom.compiler.choices import Choices
 from gradloom.compiler.ir import FORWARD, FUSED, GRADIENT, GRAPH_STAGES, Graph, Value
 from gradloom.compiler.types import DType, as_dtype

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from gradloom.compiler.cached import cached_property
 from gradloom.compiler.pipeline import Lowering
 from gradloom.compiler.views import palette
 from gradloom.compiler.views.typography import MONO, SANS, escaped, text_width

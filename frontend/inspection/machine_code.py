@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from gradloom.compiler.cached import cached_property
 from gradloom.compiler.program import LAUNCH, STOP, WORKER
 from gradloom.runtime import cache
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gradloom.compiler.cached import cached_property
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.pipeline import Lowering
 from gradloom.compiler.program import Call

@@ -37,10 +37,10 @@ that is called after it; `drawn` says which of them the drawing shows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from gradloom.compiler.cached import cached_property
 from gradloom.compiler.ir import GRAPH_STAGES, Constant, Graph, Value
 from gradloom.compiler.ir_text import format_attributes, format_literal, node_line
 

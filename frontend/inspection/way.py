@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gradloom.autotuning import chosen
+from gradloom.compiler.cached import cached_property
 from gradloom.compiler.choices import Choices
 from gradloom.compiler.ir import FORWARD, FUSED, GRADIENT, GRAPH_STAGES, SIMPLIFIED, Graph, Value
 from gradloom.compiler.passes.prepare import Split, split

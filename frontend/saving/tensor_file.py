@@ -53,12 +53,14 @@ def write_tensors(
 ) -> None:
     """Write named arrays and a mapping of strings, in one piece or not at all.
 
+    Arrays may change meanwhile, as weights do that another thread trains: a copy is written, which is made first.
     Raises OSError when the file cannot be written, and then leaves the old one; TypeError for a dtype that the format
     does not know.
     """
     for name, array in arrays.items():
         if array.dtype.name not in _CODES:
             raise TypeError(f"{name!r}: Expected one of the dtypes {', '.join(_CODES)}. Received: {array.dtype}")
+    arrays = {name: array.copy() for name, array in arrays.items()}
     # The largest elements first, so that each array begins at a multiple of its elements' size.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     header: dict[str, object] = {"__metadata__": {**(metadata or {}), CHECKSUM: _checksum(arrays, metadata or {})}}

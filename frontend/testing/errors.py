@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 
+from gradloom.compiler.cached import cached_property
 from gradloom.testing.records import Checks
 
 

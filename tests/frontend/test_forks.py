@@ -90,6 +90,17 @@ def check():
     np.testing.assert_allclose(model.predict(x), 4, rtol=1e-2)
 """
 
+# A stage of the compiler is being computed, which is an attribute of the graph's lowering.
+LOWERING = """
+from gradloom.compiler import pipeline
+
+plan = pipeline.plan_memory
+pipeline.plan_memory = lambda *arguments: (block(), plan(*arguments))[1]
+
+def check():
+    assert (gl.function(lambda x: x * 5.0)(x) == 5).all()
+"""
+
 # LLVM's own locks are nobody's to renew: the fork waits until LLVM is done. What is set here first, when the fork
 # begins, lets it go on.
 INSIDE_LLVM = """
@@ -118,7 +129,9 @@ def run_script(text: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "setting", [TRACING, BUILDING, DRAWING, PREDICTING], ids=["tracing", "building", "drawing", "predicting"]
+    "setting",
+    [TRACING, BUILDING, DRAWING, PREDICTING, LOWERING],
+    ids=["tracing", "building", "drawing", "predicting", "lowering"],
 )
 def test_locks_held_at_a_fork_are_free_in_the_child(setting: str) -> None:
     done = run_script(setting + "print(fork_during(check, check))\ncheck()\n")

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from gradloom.saving import tensor_file
 from gradloom.saving.tensor_file import CHECKSUM, SavedFileError, read_tensors, write_tensors
 
 DTYPES = ["?", "u1", "i1", "<u2", "<i2", "<u4", "<i4", ">i4", "<u8", "<i8", "<f2", "<f4", ">f4", "<f8"]
@@ -156,3 +157,19 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(OSError, match=f"Expected a regular file: '{path}'"):
             read_tensors(path)
+
+
+def test_arrays_that_change_meanwhile_are_written_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may train the model that is saved."""
+    array, checksum = np.arange(4.0), tensor_file._checksum
+
+    def changing(*arguments: Any) -> str:
+        result = checksum(*arguments)
+        array[:] = -1
+        return result
+
+    monkeypatch.setattr(tensor_file, "_checksum", changing)
+    write_tensors(tmp_path / "x.safetensors", {"x": array})
+    monkeypatch.undo()
+    arrays, _ = read_tensors(tmp_path / "x.safetensors", checksum=True)
+    assert arrays["x"].tolist() == [0, 1, 2, 3]
