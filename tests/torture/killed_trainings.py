@@ -28,6 +28,8 @@ WIDTH = 4096
 """Of the hidden layer: with its slots a checkpoint has a megabyte and a half, and takes as long as some steps do."""
 LONGEST_LIFE = 0.3
 """Seconds from the first sign of a child to its end, at most."""
+MOST_TRIALS = 10
+"""For every kill that is asked for."""
 
 
 class Reporter(gl.callbacks.BackupAndRestore):
@@ -105,8 +107,12 @@ def main(folder: Path, kills: int, seed: int) -> None:
     expected = report(pipe, None)
     assert os.waitpid(process, 0)[1] == 0 and expected.startswith("=")
     counts = {"kills": 0, "while saving": 0, "finished": 0}
-    while counts["kills"] < kills or counts["finished"] == 0:
-        life = rng.uniform(0, LONGEST_LIFE) if counts["kills"] < kills else None
+    while True:
+        # How many are killed while they save is chance: it goes on until enough of them were.
+        enough = counts["kills"] >= (kills if counts["while saving"] >= kills // 4 else MOST_TRIALS * kills)
+        if enough and counts["finished"]:
+            break
+        life = None if enough else rng.uniform(0, LONGEST_LIFE)
         process, pipe = child(folder)
         text = report(pipe, life)
         os.kill(process, signal.SIGKILL)

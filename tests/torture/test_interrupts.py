@@ -18,4 +18,4 @@ def test_an_interrupted_fit_leaves_a_whole_model(times: Callable[[int, int], int
     result = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     assert result.returncode == 0, f"{' '.join(command)}\n{result.stderr}"
     counts = json.loads(result.stdout)
-    assert counts["interrupts"] == interrupts and counts["moments"] > interrupts // 4
+    assert counts["interrupts"] >= interrupts and counts["moments"] > interrupts // 4
