@@ -34,8 +34,6 @@ class cached_property(functools.cached_property[T]):
             with known.setdefault(making, threading.RLock()):
                 value = known.get(name, _MISSING)
                 if value is _MISSING:
-                    try:
-                        value = known[name] = self.func(instance)
-                    finally:
-                        known.pop(making, None)
+                    value = known[name] = self.func(instance)
+            known.pop(making, None)  # not after an error: it is the lock of who tries again
         return value
