@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gradloom.compiler.ir import Constant, Input, Value
-from gradloom.compiler.ops.base import TensorOp
+from gradloom.compiler.ops.base import Elementwise, TensorOp
 from gradloom.compiler.ops.markers import CustomGradient, StopGradient
 from gradloom.testing.differences import Derivative, central
 from gradloom.testing.evaluation import Known
@@ -52,15 +52,28 @@ def crossed(line: Line, distance: Mapping[Value, float], step: float) -> set[Val
 
 
 def _stays(node: Value, values: Known, ends: Sequence[Mapping[Value, np.ndarray]], distance: float) -> bool:
-    moved = 0.0
+    """Whether no element moves as far as the next kink: of an elementwise op its own, else that of any."""
+    moved = np.zeros(node.shape if isinstance(node.op, Elementwise) else ())
     for operand in node.inputs:
         if operand.dtype.is_float:
             for end in ends:
                 if operand in end:
                     with np.errstate(invalid="ignore"):
-                        change = np.abs(end[operand] - values[operand])
-                    moved = max(moved, float(np.max(np.nan_to_num(change, nan=math.inf), initial=0.0)))
-    return moved == 0 or moved < distance / 1.5
+                        change = np.nan_to_num(np.abs(end[operand] - values[operand]), nan=math.inf)
+                    moved = np.maximum(moved, change if moved.ndim else np.max(change, initial=0.0))
+    far = (moved > 0) & (moved >= distance / 1.5)
+    if not isinstance(node.op, Elementwise):
+        return not far.any()
+    operands = np.broadcast_arrays(*(values[operand] for operand in node.inputs))
+    while far.any():
+        # The distance is that of the nearest element; those that move so far may be farther from theirs.
+        with np.errstate(all="ignore"):
+            distance = node.op.kink_distance(*(operand[far] for operand in operands))
+        farther = far & (moved >= distance / 1.5)
+        if np.array_equal(farther, far):
+            return False
+        far = farther
+    return True
 
 
 def tangents(nodes: Sequence[Value], values: Known, direction: Mapping[Value, np.ndarray]) -> dict[Value, np.ndarray]:

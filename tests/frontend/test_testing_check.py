@@ -57,6 +57,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "a way over float32": (lambda x: ops.cast(ops.tanh(ops.cast(x, "float32")), "float64"), (X,)),
     "no elements": (lambda x: ops.exp(x) * 2.0, (np.zeros((0, 3), np.float32),)),
     "rank 0": (lambda x: ops.exp(x), (0.5,)),
+    "elements near a pole and far from it": (lambda x: 1 / x**8, (np.array([0.2, 1.4], np.float32),)),
     "large numbers": (lambda x: ops.sqrt(x * 1e12) + 1e12, (np.abs(X) + 0.1,)),
     "a right custom gradient": (custom(lambda x: x * x, lambda u, x: 2.0 * u * x), (X,)),
 }
