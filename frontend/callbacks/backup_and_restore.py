@@ -29,9 +29,9 @@ class BackupAndRestore(Callback):
 
     backup_dir: the folder, made if it is missing; each training needs its own. save_freq: "epoch", or after how many
         batches to save, and then Python comes back after every batch, which costs time.
-    delete_checkpoint: whether to delete the file when training ends; where it stays, `fit` with the same `epochs` does
-        nothing more, and with more of them goes on, unless `stop_training`, as `EarlyStopping` sets it, ended the
-        training: then it has ended.
+    delete_checkpoint: whether to delete the file when training ends, unless it had got farther than this `fit` was to.
+        Where the file stays, `fit` with the same `epochs` does nothing more, and with more of them goes on, unless
+        `stop_training`, as `EarlyStopping` sets it, ended the training: then it has ended.
     The file is replaced in one piece, with a checksum: at any moment it is the old one or the new one. Raises
     `SavedFileError` before anything is changed if the file is damaged, or of another model, losses, optimizer,
     number of samples or batch size; OSError naming the file when it cannot be written, and then the old one is there.
@@ -69,7 +69,9 @@ class BackupAndRestore(Callback):
             self._save()
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        if self.delete_checkpoint:
+        # Of a training that has gone farther than this `fit` was to go, it is all that there is.
+        got = self._run.epoch, self._run.training.batches
+        if self.delete_checkpoint and got <= (self._run.end, 0):
             self.path.unlink(missing_ok=True)
 
     def _after_batch(self, batch: int, logs: Logs | None = None) -> None:

@@ -189,6 +189,19 @@ def test_a_checkpoint_that_stays_is_gone_on_from(tmp_path: Path) -> None:
     assert run(backup, [1, 2, 3], model=new_model()).epoch == [0, 1, 2]
 
 
+@pytest.mark.parametrize("steps", [4, 5])
+def test_the_checkpoint_of_a_longer_training_is_kept(steps: int, tmp_path: Path) -> None:
+    """Of two epochs with two batches each, and of a batch of the third."""
+    model, again = new_model(), new_model()
+    backup = BackupAndRestore(tmp_path, save_freq=1)
+    with pytest.raises(KeyboardInterrupt):
+        run([Interrupt(steps), backup], [0] * 6, model=model)
+    run(backup, [0] * (steps // 4), model=new_model())
+    assert files(tmp_path) == [FILE]
+    run(backup, [0] * 6, model=again)
+    assert int(again.optimizer.iterations) == 12 and files(tmp_path) == []
+
+
 def test_a_training_that_was_stopped_has_ended_also_with_more_epochs(tmp_path: Path) -> None:
     callbacks = [BackupAndRestore(tmp_path, delete_checkpoint=False), gl.callbacks.EarlyStopping("loss")]
     model, again = new_model(), new_model()
