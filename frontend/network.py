@@ -279,7 +279,8 @@ class Network(Layer):
 
         It holds the config, the weights, what layers keep besides them (counters of dropout), and what `compile` was
         told with the optimizer's state: training goes on from it as it would have gone on here, bit by bit, if the
-        shuffling begins with the same seed.
+        shuffling begins with the same seed. A thread that trains the model meanwhile may be in the midst of a step, and
+        weights of two steps get into one file: save it from a callback, as `ModelCheckpoint` does.
         overwrite: whether a file of this name may be replaced. Raises `ValueError` for another suffix and for a model
         that is not built, `ConfigError` for what is no data, OSError when it cannot be written.
         """
@@ -290,7 +291,8 @@ class Network(Layer):
     def save_weights(self, path: str | os.PathLike[str]) -> None:
         """Write the weights into a file, whole or not at all: `.safetensors` or Keras's `.weights.h5`.
 
-        Raises `ValueError` for another suffix and for a model that is not built, OSError when it cannot be written.
+        As with `save`, what another thread trains meanwhile is saved from a callback. Raises `ValueError` for another
+        suffix and for a model that is not built, OSError when it cannot be written.
         """
         from gradloom.saving.weights import save_weights
 

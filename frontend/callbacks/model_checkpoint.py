@@ -23,9 +23,9 @@ class ModelCheckpoint(MonitorCallback):
     verbose: 1 to say so. save_freq: "epoch", or after how many batches to save, and then Python comes back after every
         batch, which costs time.
     A file is replaced in one piece: at any moment it is the old one or the new one. Raises OSError naming the file when
-    it cannot be written, and then the old one is there and the model as it was; `ConfigError` before the training
-    begins for a model that `save` cannot write. To go on with a training that was
-    interrupted there is `BackupAndRestore`.
+    it cannot be written, and then the old one is there and the model as it was; `ConfigError`, before the training
+    begins, for a model that `save` cannot write. To go on with a training that was interrupted there is
+    `BackupAndRestore`.
     """
 
     def __init__(

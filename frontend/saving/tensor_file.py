@@ -53,9 +53,9 @@ def write_tensors(
 ) -> None:
     """Write named arrays and a mapping of strings, in one piece or not at all.
 
-    Arrays may change meanwhile, as weights do that another thread trains: a copy is written, which is made first.
-    Raises OSError when the file cannot be written, and then leaves the old one; TypeError for a dtype that the format
-    does not know.
+    A copy is written, which is made first: another thread may change the arrays after their checksum is made. Raises
+    OSError when the file cannot be written, and then leaves the old one; TypeError for a dtype that the format does not
+    know.
     """
     for name, array in arrays.items():
         if array.dtype.name not in _CODES:

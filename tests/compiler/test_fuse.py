@@ -17,7 +17,7 @@ from gradloom.compiler.ops.base import Contraction, Elementwise, Reduction, Scat
 from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.movement import Reshape
 from gradloom.compiler.ops.reductions import Sum
-from gradloom.compiler.passes.fuse import fuse, storage
+from gradloom.compiler.passes.fuse import DEEPEST, fuse, storage
 from gradloom.compiler.passes.groups import DEEPEST_KERNEL, check_groups
 from gradloom.compiler.types import BF16, F32, TensorType
 from gradloom.testing import graphs
@@ -291,6 +291,16 @@ def test_a_long_chain_needs_no_deep_recursion() -> None:
     for thread in deep:
         thread.join()
     assert len(lowered) == len(STEPS) and sys.getrecursionlimit() == limit
+
+
+def test_a_chain_that_goes_on_in_another_kernel_says_so() -> None:
+    graph, (x,) = build((6, 4))
+    for _ in range(DEEPEST + 1):
+        x = ops.tanh(x)
+    graph.output("y", x)
+    fused, decisions = fuse(graph)
+    assert [len(group.members) for group in fused.groups] == [DEEPEST, 1]
+    assert decisions[-1].reason == f"the kernel computes {DEEPEST} nodes one inside of another already"
 
 
 def test_without_fusion_every_node_is_a_kernel() -> None:

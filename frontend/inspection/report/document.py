@@ -38,8 +38,6 @@ def report_document(inspection: Inspection, profile: Profile | None) -> tuple[Do
     """Return the document, and the text of each stage; `scheduled` has every distinct kernel once."""
     tables = _Tables()
     lowering = inspection._way.lowering
-    # Asked for while there is one thread: from Python 3.12 on, several would each compute a cached property.
-    _ = lowering.scheduled, lowering.kernels, lowering.kernel_names
     with ThreadPoolExecutor(1) as beside:
         code = beside.submit(lambda: inspection._way.machine_code)
         code.add_done_callback(lambda _: lowering.emitted.set())  # also where nothing had to be emitted
