@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradloom.compiler.types import OPEN, TensorType, as_dtype
-from gradloom.trees import as_array, flatten, is_literal
+from gradloom.trees import as_array, as_float32, flatten, is_literal
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def features(parts: Sequence[Any], names: Sequence[str]) -> list[np.ndarray]:
 
 
 def _features(x: Any, name: str) -> np.ndarray:
-    array = _single(as_array(x, name))
+    array = _single(as_array(x, name), name)
     if array.ndim == 0:
         raise ValueError(f"Expected {name} with samples along its first axis. Received: {name} is a single number")
     if len(array) == 0:
@@ -120,11 +120,11 @@ def targets(y: Any, samples: int, name: str = "y") -> np.ndarray:
     """Return `y` as one row of labels or values per sample: integers as int32 (uint8 as it is), others as float32."""
     if y is None:
         raise ValueError(f"Expected targets {name} beside x. Received: {name}=None")
-    array = _single(as_array(y, name))
+    array = _single(as_array(y, name), name)
     _check_length(name, array, samples)
     if array.dtype == np.int64:
         return _as_int32(array)
-    return array if array.dtype in (np.uint8, np.int32, np.float32) else array.astype(np.float32)
+    return array if array.dtype in (np.uint8, np.int32, np.float32) else as_float32(array, name)
 
 
 def weights(sample_weight: Any, samples: int, name: str = "sample_weight") -> np.ndarray:
@@ -137,7 +137,7 @@ def weights(sample_weight: Any, samples: int, name: str = "sample_weight") -> np
         raise ValueError(
             f"Expected {name} with one weight per sample, of shape ({samples},). Received: shape {array.shape}"
         )
-    return array.astype(np.float32, copy=False)
+    return as_float32(array, name)
 
 
 def _check_class_weight(class_weight: Any, classes: int | None) -> None:
@@ -169,9 +169,9 @@ def _class_weights(class_weight: Mapping[int, float], y: np.ndarray, sample_weig
     return result if sample_weight is None else result * sample_weight
 
 
-def _single(array: np.ndarray) -> np.ndarray:
+def _single(array: np.ndarray, name: str) -> np.ndarray:
     """Cast float64 to float32, the precision that layers compute in."""
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+    return as_float32(array, name) if array.dtype == np.float64 else array
 
 
 def _check_length(name: str, array: np.ndarray, samples: int, beside: str = "x") -> None:

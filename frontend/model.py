@@ -179,6 +179,8 @@ class Model(Network):
                 f"Expected initial_epoch as an integer from 0 on. Received: initial_epoch={initial_epoch!r}"
             )
         _check_frequency(validation_freq)
+        if shuffle not in (True, False):
+            raise ValueError(f"Expected shuffle as True or False. Received: shuffle={shuffle!r}")
         if steps_per_epoch is not None:
             steps_per_epoch = _positive(steps_per_epoch, 1, "steps_per_epoch")
         train, validation = self._training_and_validation(

@@ -127,7 +127,7 @@ def as_array(leaf: Any, where: str) -> np.ndarray:
             f"elements count as, for example with filled(0). Received: one with {count} masked elements"
         )
     if is_literal(leaf) and not isinstance(leaf, np.generic):
-        array = _narrowed(array)
+        array = _narrowed(array, where)
     name = array.dtype.newbyteorder("=").name
     target = _ACCEPTED.get(name)
     if target is None:
@@ -152,10 +152,23 @@ def _shapes(ragged: Any) -> str:
     return " and ".join(f"{shape} at {position}" for shape, position in seen.items())
 
 
-def _narrowed(literal: np.ndarray) -> np.ndarray:
+def as_float32(array: np.ndarray, where: str) -> np.ndarray:
+    """Cast to float32; raises `ValueError` naming `where` for finite numbers that would be infinite."""
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(np.float32, copy=False)
+    except FloatingPointError:
+        beyond = array[np.isfinite(array) & (np.abs(array) > np.finfo(np.float32).max)]
+        raise ValueError(
+            f"Expected numbers that float32 has, up to {np.finfo(np.float32).max:.4g}, for {where}. "
+            f"Received: {beyond.flat[0]:.4g}"
+        ) from None
+
+
+def _narrowed(literal: np.ndarray, where: str) -> np.ndarray:
     """Give Python numbers their default dtypes; an int that does not fit 32 bits stays int64."""
     if literal.dtype == np.float64:
-        return literal.astype(np.float32)
+        return as_float32(literal, where)
     # Not by the absolute value: that of -2**63 is negative.
     if literal.dtype == np.int64 and literal.size and literal.min() >= -(2**31) and literal.max() < 2**31:
         return literal.astype(np.int32)

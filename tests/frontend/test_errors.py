@@ -92,6 +92,9 @@ Call = Callable[[gl.Sequential], Any]
         ),
         (lambda m: m.fit(X, Y, class_weight={0: "1"}), "finite numbers as weights in class_weight. Received: 0: '1'"),
         (lambda m: m.fit(X, Y + 2**33), "Expected integer targets that fit 32 bits. Received: 8589934592"),
+        (lambda m: m.fit(np.full((10, 4), 1e300), Y), r"float32 has, up to 3.403e\+38, for x. Received: 1e\+300"),
+        (lambda m: m.fit(np.full((10, 4), 1e300).tolist(), Y), "numbers that float32 has.* for x"),
+        (lambda m: m.fit(X, Y, sample_weight=np.full(len(X), 1e39)), "float32.* for sample_weight. Received: 1e.39"),
         (lambda m: m.fit(X, np.eye(3)[Y]), "one-hot targets need loss='categorical_crossentropy'"),
         # settings
         (lambda m: m.fit(X, Y, batch_size=0), "Expected batch_size as a positive integer. Received: batch_size=0"),
@@ -100,6 +103,7 @@ Call = Callable[[gl.Sequential], Any]
         (lambda m: m.fit(X, Y, steps_per_epoch=0), "Received: steps_per_epoch=0"),
         (lambda m: m.fit(X, Y, initial_epoch="a"), "Expected initial_epoch as an integer.*initial_epoch='a'"),
         (lambda m: m.fit(X, Y, initial_epoch=-1), "Received: initial_epoch=-1"),
+        (lambda m: m.fit(X, Y, shuffle="batch"), "Expected shuffle as True or False. Received: shuffle='batch'"),
         (lambda m: m.fit(X, Y, validation_freq=0), "Expected validation_freq as a positive integer.*validation_freq=0"),
         (lambda m: m.fit(X, Y, validation_freq=[1, 0]), r"Received: validation_freq=\[1, 0\]"),
         (lambda m: m.fit(X, Y, validation_freq="1"), "Received: validation_freq='1'"),
