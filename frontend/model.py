@@ -194,10 +194,10 @@ class Model(Network):
         self._programs.report(verbose)
 
         listeners = _listed(callbacks)
-        self.history = next((one for one in listeners if isinstance(one, History)), None) or History()
+        history = next((one for one in listeners if isinstance(one, History)), None) or History()
         # What other callbacks add to the logs is shown and recorded, too.
         listeners = _with_display(listeners, ProgbarLogger(verbose) if verbose else None)
-        listeners += [] if self.history in listeners else [self.history]
+        listeners += [] if history in listeners else [history]
         params = {
             "epochs": epochs,
             "steps": training.steps,
@@ -207,8 +207,10 @@ class Model(Network):
         }
         hooks = CallbackList(listeners, self, params)
         self.stop_training = False
+        self.history = history
         TrainingRun(self, training, testing, hooks, range(initial_epoch, epochs), validation_freq).run()
-        return self.history
+        self.history = history  # a callback may have trained the model, too
+        return history
 
     def evaluate(
         self,

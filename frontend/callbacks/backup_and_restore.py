@@ -34,7 +34,8 @@ class BackupAndRestore(Callback):
         `stop_training`, as `EarlyStopping` sets it, ended the training: then it has ended.
     The file is replaced in one piece, with a checksum: at any moment it is the old one or the new one. Raises
     `SavedFileError` before anything is changed if the file is damaged, or of another model, losses, optimizer,
-    number of samples or batch size; OSError naming the file when it cannot be written, and then the old one is there.
+    number of samples or batch size, or, within an epoch, of other metrics; OSError naming the file when it cannot be
+    written, and then the old one is there.
     """
 
     runs_last = True

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 KEY = "gradloom.checkpoint"
 """The metadata's key of all that is not an array."""
-VERSION = 3
+VERSION = 4
+METRICS = "metrics"
+"""The key of what has to be the same within an epoch only."""
 ARRAY = "array"
 """The key of a JSON object that stands for an array: its name in the file."""
 _MOST_U64 = (1 << 64) - 1
@@ -97,7 +99,8 @@ class Checkpoint:
         """Let a training that has just begun go on from here.
 
         Raises SavedFileError, and changes nothing, if it has another model (see `_layers`), losses, optimizer, number
-        of samples, batch size or shuffling, or hyperparameters out of range, or if a callback refuses its state.
+        of samples, batch size or shuffling, within an epoch other metrics, or hyperparameters out of range, or if a
+        callback refuses its state.
         Hyperparameters, the learning rate among them, and weights of losses become those of the checkpoint. Other
         epochs, callbacks and data for validation are allowed. What autotuning measured is not in it: where the cache
         has lost that, the bits may be others.
@@ -131,6 +134,8 @@ class Checkpoint:
     def _check_fit(self, run: TrainingRun) -> None:
         fit, other = _fit(run), self.state["fit"]
         for name in dict.fromkeys([*fit, *other]):
+            if name == METRICS and not self.state["batches"]:
+                continue  # Their sums begin anew with the next epoch, and may be those of other metrics.
             expected, received = fit.get(name), other.get(name)
             if received != expected:
                 raise SavedFileError(
@@ -162,7 +167,7 @@ class Checkpoint:
         values: list[tuple[Variable, np.ndarray]] = []
         for group, variables in _variables(run).items():
             if group == "sums" and not self.state["batches"]:
-                continue  # They begin anew, and may be those of other metrics.
+                continue
             entries = self.state["variables"].get(group, [])
             if len(entries) != len(variables):
                 raise SavedFileError(
@@ -227,6 +232,7 @@ def _fit(run: TrainingRun) -> dict[str, Any]:
         "learning rate schedule": None if schedule is None else type(schedule).__name__,
         **{f"optimizer's {name}": value for name, value in config.items()},
         "losses": [loss and {type(loss).__name__: loss.get_config()} for loss in losses],
+        METRICS: [{"plain": output.plain, "weighted": output.weighted} for output in run.setup.outputs],
         "samples": training.samples,
         "batch size": training.batch_size,
         "steps per epoch": training.steps,

@@ -37,6 +37,20 @@ class Logs(gl.callbacks.Callback):
         logs[self.name] = self.values[epoch]
 
 
+class Interrupt(gl.callbacks.Callback):
+    """Breaks training off after so many steps."""
+
+    runs_last = True
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if int(self.model.optimizer.iterations) == self.steps:  # type: ignore[union-attr]
+            raise KeyboardInterrupt
+
+
 def run(
     callbacks: Any, values: Sequence[float], name: str = "loss", model: gl.Sequential | None = None, **options: Any
 ) -> gl.callbacks.History:

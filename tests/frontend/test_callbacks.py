@@ -205,6 +205,16 @@ def test_an_error_of_one_close_keeps_no_other_from_being_closed() -> None:
     assert closed == ["first", "last"] and model.training_run is None
 
 
+def test_fit_returns_its_own_history_where_a_callback_trains_too() -> None:
+    model = new_model()
+
+    def train(epoch: int, logs: Any) -> None:
+        model.fit(X, Y, verbose=0)
+
+    history = model.fit(X, Y, epochs=3, verbose=0, callbacks=gl.callbacks.LambdaCallback(on_epoch_end=train))
+    assert history.epoch == [0, 1, 2] and len(history.history["loss"]) == 3 and model.history is history
+
+
 def test_the_history_of_an_interrupted_fit_is_kept() -> None:
     class Interrupt(gl.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from callback_runs import ADAM, FILE, SGD, X, Y, bits, everything, files, network, new_model, run
+from callback_runs import ADAM, FILE, SGD, Interrupt, X, Y, bits, everything, files, network, new_model, run
 
 import gradloom as gl
 from gradloom.callbacks import BackupAndRestore, ModelCheckpoint
@@ -111,20 +111,6 @@ def test_a_model_that_cannot_be_saved_is_not_trained(tmp_path: Path) -> None:
 
 
 # BackupAndRestore.
-
-
-class Interrupt(gl.callbacks.Callback):
-    """Breaks training off after so many steps."""
-
-    runs_last = True
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if int(self.model.optimizer.iterations) == self.steps:  # type: ignore[union-attr]
-            raise KeyboardInterrupt
 
 
 def train(kind: str, callbacks: list[gl.callbacks.Callback], seed: int = 5) -> tuple[Any, ...]:

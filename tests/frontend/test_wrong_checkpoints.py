@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from callback_runs import FILE, bits, everything, files, new_model, run
+from callback_runs import FILE, Interrupt, bits, everything, files, new_model, run
 
 import gradloom as gl
 from gradloom.callbacks import BackupAndRestore
@@ -68,6 +68,20 @@ def test_a_checkpoint_of_another_training_changes_nothing(
         run(backup, [1, 2], model=model, **options)
     assert bits(model) == weights and int(model.optimizer.iterations) == 0
     assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_metrics_may_be_others_between_epochs_only(tmp_path: Path) -> None:
+    def first(k: int, name: str | None = None) -> gl.Sequential:
+        return new_model(metrics=[gl.metrics.SparseTopKCategoricalAccuracy(k, name or "top")])
+
+    within, between = BackupAndRestore(tmp_path / "within", save_freq=1), BackupAndRestore(tmp_path / "between")
+    for backup, steps in ((within, 1), (between, 3)):
+        with pytest.raises(KeyboardInterrupt):
+            run([Interrupt(steps), backup], [1, 2], model=first(1))
+    with pytest.raises(SavedFileError, match="with metrics .*'k': 2.* Received: one with .*'k': 1"):
+        run(within, [1, 2], model=first(2))
+    assert run(within, [1, 2], model=first(1, "another name")).epoch == [0, 1]
+    assert run(between, [1, 2], model=first(2)).history["top"][1] == 1.0
 
 
 def branches(
