@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
@@ -155,6 +157,22 @@ def test_json_of_everything_agrees_with_single_questions(inspection: Inspection)
         for node in stage["nodes"]:
             became = shown["became"][stage["stage"]].get(str(node["id"]), [])
             assert became == inspection.became(stage["stage"], node["id"])
+
+
+@pytest.mark.parametrize("network", [networks.mlp, networks.convolutional], ids=lambda network: network.__name__)
+@pytest.mark.parametrize("mode", ["train", "predict"])
+def test_what_nodes_became_is_there(network: Callable[[], gl.Model], mode: str) -> None:
+    shown = network().inspect(batch_size=2, mode=mode).json()
+    for stage, following in itertools.pairwise(shown["stages"]):
+        known = {node["id"] for node in following["nodes"]}
+        for node, became in shown["became"][stage["stage"]].items():
+            assert known.issuperset(became), f"{node} of {stage['stage']}"
+
+
+def test_a_call_without_intermediate_results_is_followed_too() -> None:
+    inspection = gl.inspect(gl.ops.exp, gl.TensorSpec((3, 4), "float32"))
+    assert not inspection.memory.buffers
+    assert inspection.became("scheduled", 0) == [0] and inspection.became("memory", 0) == ["k0_exp"]
 
 
 def test_notebooks_show_the_first_stages(inspection: Inspection) -> None:
