@@ -52,7 +52,7 @@ def kernel_network(lowering: Lowering) -> networkx.DiGraph:
 
 
 def memory_network(lowering: Lowering, whole: networkx.DiGraph) -> networkx.DiGraph:
-    """The calls of the kernels' network `whole` and their intermediate results, with the places of these in the arena."""
+    """The calls of the kernels' network `whole` and their intermediate results, with the places of these in memory."""
     slots = {buffer.name: slot for buffer, slot in lowering.memory.slots.items()}
     buffers = [node for node, data in whole.nodes(data=True) if data.get("place") == "arena"]
     kept = {*buffers, *range(len(lowering.scheduled.launches))}
