@@ -15,6 +15,7 @@ import pytest
 import gradloom as gl
 import networks
 from gradloom.compiler.ir import Input
+from gradloom.compiler.schedule import Scheduler
 from gradloom.inspection import GRAPH_STAGES, STAGES, Inspection
 
 
@@ -173,6 +174,23 @@ def test_a_call_without_intermediate_results_is_followed_too() -> None:
     inspection = gl.inspect(gl.ops.exp, gl.TensorSpec((3, 4), "float32"))
     assert not inspection.memory.buffers
     assert inspection.became("scheduled", 0) == [0] and inspection.became("memory", 0) == ["k0_exp"]
+
+
+@pytest.mark.parametrize("name", ["scheduled", "memory", "llvm"])
+def test_a_stage_that_was_interrupted_is_made_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While kernels are lowered, which the text of each of these stages waits for."""
+    taken, inspection = Scheduler._taken, gl.inspect(gl.ops.exp, gl.TensorSpec((3, 4), "float32"))
+
+    def interrupted(self: Scheduler) -> Any:
+        if self.outline:
+            return taken(self)
+        monkeypatch.setattr(Scheduler, "_taken", taken)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scheduler, "_taken", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        inspection.stages[name].text()
+    assert inspection.stages[name].text()
 
 
 def test_notebooks_show_the_first_stages(inspection: Inspection) -> None:
