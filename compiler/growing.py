@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
+from weakref import WeakSet
 
 T = TypeVar("T")
 
@@ -14,7 +16,8 @@ class Growing(Sequence[T]):
 
     Its length is known, and an item is found by its number, once all are made. Several threads may read it: one makes
     the next item while the others wait for it. If `source` raises, or is interrupted, the sequence stays without an
-    end: `broken` is called, which may forget it, and every reader that comes so far gets a `RuntimeError`.
+    end: `broken` is called, which may forget it, and every reader that comes so far gets a `RuntimeError`. So it is in
+    a forked child if another thread was making an item, which is not there to go on.
     """
 
     def __init__(self, source: Iterator[T], broken: Callable[[], None] = lambda: None) -> None:
@@ -23,6 +26,7 @@ class Growing(Sequence[T]):
         self._made: list[T] = []
         self._error: BaseException | None = None
         self._lock = threading.RLock()
+        _all.add(self)
 
     def __iter__(self) -> Iterator[T]:
         place = 0
@@ -57,7 +61,30 @@ class Growing(Sequence[T]):
             except StopIteration:
                 return False
             except BaseException as error:
-                self._error = error.with_traceback(None)
-                self._broken()
+                self._break(error)
                 raise
             return True
+
+    def _break(self, error: BaseException) -> None:
+        self._error = error.with_traceback(None)
+        self._broken()
+
+    def _after_fork(self) -> None:
+        """In a forked child: give up what another thread was making."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._lock = threading.RLock()
+            self._break(RuntimeError("a fork"))
+
+
+_all = WeakSet[Growing[Any]]()
+
+
+def _after_fork() -> None:
+    for growing in list(_all):
+        growing._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -134,7 +135,9 @@ class Extremum(Reduction):
     def _rows(self, x: np.ndarray) -> np.ndarray:
         """The elements that are compared with one another, in the last axis."""
         kept = [axis for axis in range(x.ndim) if axis not in self.axes]
-        return x.transpose([*kept, *self.axes]).reshape(*(x.shape[axis] for axis in kept), -1)
+        sizes = [x.shape[axis] for axis in kept]
+        # NumPy derives no size where another one is 0.
+        return x.transpose([*kept, *self.axes]).reshape(*sizes, math.prod(x.shape[axis] for axis in self.axes))
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,15 @@ between groups. Every decision is recorded with its reason.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.ops.base import Contraction, Elementwise, Inline, Movement, Reduction, Scatter, Windowed
-from gradloom.compiler.ops.movement import BroadcastTo, Reshape
+from gradloom.compiler.ops.movement import Reshape
+from gradloom.compiler.passes.positions import Labels, labels_below
 from gradloom.compiler.types import BF16
 
 PROLOGUE_COST = 8
@@ -42,8 +44,6 @@ DEEPEST_PROLOGUE = 16
 
 NEAR = 16
 """How many groups back such a partner is looked for."""
-
-Labels = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -347,6 +347,8 @@ class _Fusion:
         if value.type.size <= SMALL:
             for draft in self._near(value, kind, value.shape, ()):
                 if not self._closes_cycle(value, draft):
+                    reason = "small, and computed at the same positions without being connected"
+                    self.decisions.append(Decision(value, draft.members[0], True, reason))
                     self._join(value, draft)
                     return
         self._begin(value, kind)
@@ -396,15 +398,29 @@ class _Fusion:
     # The result.
 
     def finish(self) -> Iterator[Group]:
-        """The groups with their prologues and results."""
+        """The groups with their prologues and results; decisions that they overrule are forgotten."""
         self._recompute_trifles()
         read = self._read_between()
+        kernels = defaultdict[Value, set[_Draft]](set)
         for draft in self.drafts:
             members = sorted({*draft.members, *self._prologues(draft)}, key=lambda member: member.number)
             results = tuple(member for member in sorted(draft.members, key=lambda m: m.number) if member in read)
             if results:
                 # What only recomputed prologues needed is left over, and not computed.
+                self._record_prologues(members)
+                for member in members:
+                    kernels[member].add(draft)
                 yield Group(_name(self.graph, draft.members), draft.kind, tuple(members), results)
+        # What is computed anew by its readers after all is not in the kernel that it had joined.
+        self.decisions = [one for one in self.decisions if not one.fused or kernels[one.node] & kernels[one.partner]]
+
+    def _record_prologues(self, members: Iterable[Value]) -> None:
+        """Record what a kernel computes for itself; a reshape is no computation."""
+        inside = set(members)
+        for value in members:
+            if value in self.prologues and not isinstance(value.op, Reshape):
+                reader = next(user for user in self.users[value] if user in inside)
+                self.decisions.append(Decision(value, reader, True, "so cheap that each kernel computes it anew"))
 
     def _recompute_trifles(self) -> None:
         """Turn results into prologues of their readers where that needs nothing else in memory.
@@ -470,26 +486,8 @@ def reaches(starts: Iterable[Node], goal: Node, needs: Callable[[Node], Iterable
     return False
 
 
-def labels_below(value: Value, operand: Value, labels: Labels) -> Labels:
-    """Which axis of the reader runs along each axis of an operand, from those that run along the value's axes.
-
-    A label of None stands for a position that is computed.
-    """
-    rank = operand.type.rank
-    if isinstance(value.op, Elementwise | BroadcastTo):
-        return labels[len(labels) - rank :]
-    if isinstance(value.op, Reshape) and _squeezed(value.shape) == _squeezed(operand.shape):
-        moving = iter([label for label, size in zip(labels, value.shape, strict=True) if size != 1])
-        return tuple(None if size == 1 else next(moving) for size in operand.shape)
-    return (None,) * rank
-
-
 def _needs(draft: _Draft) -> set[_Draft]:
     return draft.needs
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
 
 
 def _name(graph: Graph, members: list[Value]) -> str:

@@ -19,6 +19,7 @@ from gradloom.command.run import CHECK, CHECK_FUSION, SEED
 from gradloom.command.targets import GRAPH_FILE, is_graph, load_graph
 from gradloom.compiler.ir import Constant, Graph, Input
 from gradloom.compiler.reducer import reduce
+from gradloom.runtime.files import published
 
 BUILT_IN = {"compiled": CHECK, "fused": CHECK_FUSION}
 """Checks by name, and the option of `run` that each is."""
@@ -141,7 +142,8 @@ class _Progress:
         self._log.write(f"{line}, {'fails' if fails else 'does not fail'}\n")
         self._log.flush()
         if fails:
-            self._output.write_text(str(graph), encoding="utf-8")
+            with published(self._output) as file:
+                file.write(str(graph).encode())
             print(line, file=sys.stderr)
 
 

@@ -206,7 +206,7 @@ class Inspection:
             image = way.image(stage, following).get(values[int(node)])
             return [] if image is None else [image.number]
         if stage == "scheduled":
-            return [node]
+            return [node] if node in self.stages["memory"]._network() else []
         if stage == "memory":
             return [way.lowering.kernel_names[node]] if isinstance(node, int) else []
         return [node] if stage == "llvm" else []

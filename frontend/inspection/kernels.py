@@ -52,10 +52,10 @@ def kernel_network(lowering: Lowering) -> networkx.DiGraph:
 
 
 def memory_network(lowering: Lowering, whole: networkx.DiGraph) -> networkx.DiGraph:
-    """The part of the kernels' network `whole` that is about intermediate results, with their places in the arena."""
+    """The calls of the kernels' network `whole` and their intermediate results, with the places of these in memory."""
     slots = {buffer.name: slot for buffer, slot in lowering.memory.slots.items()}
     buffers = [node for node, data in whole.nodes(data=True) if data.get("place") == "arena"]
-    kept = {*buffers, *(other for node in buffers for other in (*whole.pred[node], *whole.succ[node]))}
+    kept = {*buffers, *range(len(lowering.scheduled.launches))}
     network = whole.subgraph([node for node in whole if node in kept]).copy()
     for node in buffers:
         data = network.nodes[node]

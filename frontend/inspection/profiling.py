@@ -29,9 +29,10 @@ SLOW_BARRIER = 20e-6
 class KernelTime:
     """A call of a kernel: its place among the calls of a step, the group's name, and the function that is called.
 
-    `seconds` is what the step spent in it, `busy_seconds` the mean of its threads: less where work is divided badly.
-    `flops` are executed, `defined_flops` those of the definition, `bytes` compulsory: each operand read once, each
-    result written once. `bound_share` is the part of `seconds` in which the machine could do that at best: at
+    `seconds` is what the step spent in it, `busy_seconds` the mean of its threads: less where work is divided badly,
+    more where others worked on it while the thread that all waited for was in another kernel. Rates are by the longer
+    of both. `flops` are executed, `defined_flops` those of the definition, `bytes` compulsory: each operand read once,
+    each result written once. `bound_share` is the part of that time in which the machine could do that at best: at
     peak, with arguments from where all that a step touches fits, intermediate results from the nearest cache.
     """
 
@@ -58,11 +59,11 @@ class KernelTime:
 
     @property
     def gflops(self) -> float:
-        return 1e-9 * self.flops / self.seconds if self.seconds else 0.0
+        return 1e-9 * _part(self.flops, self.seconds, self.busy_seconds)
 
     @property
     def gbs(self) -> float:
-        return 1e-9 * self.bytes / self.seconds if self.seconds else 0.0
+        return 1e-9 * _part(self.bytes, self.seconds, self.busy_seconds)
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,6 @@ def profile_of(title: str, lowering: Lowering, measurement: Measurement, machine
         credits = credits_of(launch.group, lowering.fused)
         least = machine.seconds(share * executed, far, near, footprint)
         layers = tuple(dict.fromkeys(credit.path for credit in credits if credit.path))
-        bound = least / seconds[call] if seconds[call] else 0.0
         kernels.append(
             KernelTime(
                 call=call,
@@ -271,12 +271,18 @@ def profile_of(title: str, lowering: Lowering, measurement: Measurement, machine
                 flops=share * executed,
                 defined_flops=share * defined,
                 bytes=far + near,
-                bound_share=bound,
+                bound_share=_part(least, seconds[call], busy[call]),
                 credits=credits,
             )
         )
     waited = sum(measurement.items) - sum(seconds)
     return Profile(title, tuple(kernels), measurement.wall, waited, is_call.count(False), machine, measurement)
+
+
+def _part(amount: float, seconds: float, busy_seconds: float) -> float:
+    """An amount by the time that threads together had for it; 0 where there was none."""
+    time = max(seconds, busy_seconds)
+    return amount / time if time else 0.0
 
 
 def _chosen(items: Sequence[float], chosen: Sequence[bool]) -> list[float]:

@@ -40,7 +40,6 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from gradloom.compiler.cached import cached_property
 from gradloom.compiler.ir import GRAPH_STAGES, Constant, Graph, Value
 from gradloom.compiler.ir_text import format_attributes, format_literal, node_line
 
@@ -62,7 +61,8 @@ SHOWN_LINES = 400
 class Stage:
     """One stage: everything about it is made when it is first asked for.
 
-    make: what the stage's text is printed from. network: the nodes and edges of it. more: what its JSON has besides.
+    make: what the stage's text is printed from, and who makes it keeps it. network: the nodes and edges of it. more:
+        what its JSON has besides.
     """
 
     def __init__(
@@ -77,13 +77,9 @@ class Stage:
         self._network = network
         self._more = more
 
-    @cached_property
-    def _made(self) -> Any:
-        return self._make()
-
     def text(self) -> str:
         """Return the stage as text."""
-        return str(self._made)
+        return str(self._make())
 
     def networkx(self) -> networkx.DiGraph:
         """Return nodes and edges as a `networkx.DiGraph`; `gradloom.inspection.stages` says with what attributes."""
@@ -132,12 +128,12 @@ class GraphStage(Stage):
 
     def __init__(self, name: str, make: Callable[[], Graph]) -> None:
         super().__init__(name, make, lambda: _plain(self.graph), lambda: _parts(self.graph))
+        self._make_graph = make
 
     @property
     def graph(self) -> Graph:
         """The graph itself; `text()` is `str(graph)`."""
-        graph: Graph = self._made
-        return graph
+        return self._make_graph()
 
     def dot(self) -> str:
         """Return the graph in Graphviz's DOT language."""

@@ -1,9 +1,11 @@
 """Fusion: what becomes one kernel, what must not, and that each decision has a reason."""
 
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Sequence
 
+import networkx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from gradloom.compiler.ops.base import Contraction, Elementwise, Reduction, Scat
 from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.movement import Reshape
 from gradloom.compiler.ops.reductions import Sum
-from gradloom.compiler.passes.fuse import DEEPEST, fuse, storage
+from gradloom.compiler.passes.fuse import DEEPEST, Decision, fuse, storage
 from gradloom.compiler.passes.groups import DEEPEST_KERNEL, check_groups
 from gradloom.compiler.types import BF16, F32, TensorType
 from gradloom.testing import graphs
@@ -64,8 +66,6 @@ def check_one_anchor(group: Group) -> None:
 @settings(max_examples=200, derandomize=True, database=None)
 @given(graphs(max_nodes=28))
 def test_groups_need_each_other_in_no_circle(drawn: tuple[Graph, dict[str, np.ndarray]]) -> None:
-    import networkx
-
     fused, _ = fuse(drawn[0])
     maker = {value: group for group in fused.groups for value in group.results}
     needs = networkx.DiGraph()
@@ -90,6 +90,23 @@ def test_fusion_leaves_the_graph_and_stores_no_more_than_without(
     assert sum(len(group.results) for group in fused.groups) <= sum(len(group.results) for group in plain.groups)
     assert not none
     assert all(decision.reason and decision.node.graph is fused for decision in decisions)
+    assert_told(fused, decisions)
+
+
+def assert_told(fused: Graph, decisions: list[Decision]) -> None:
+    """Assert that decisions to fuse hold, and that each kernel is connected by them."""
+    made = [(decision.node, decision.partner) for decision in decisions if decision.fused]
+    together = {pair for group in fused.groups for pair in itertools.product(group.members, repeat=2)}
+    assert {*made} <= together
+    for group in fused.groups:
+        told = networkx.Graph()
+        told.add_nodes_from(group.members)
+        told.add_edges_from(pair for pair in made if {*pair} <= {*group.members})
+        # Of a reshape, which has no memory of its own, nothing is decided.
+        told.add_edges_from((m, o) for m in group.members if isinstance(m.op, Reshape) for o in m.inputs)
+        told.add_edges_from((m, o) for m in group.members for o in m.inputs if isinstance(o.op, Reshape))
+        told = told.subgraph(group.members)
+        assert networkx.is_connected(told), f"{group}: {list(networkx.connected_components(told))}"
 
 
 # Small ones.
@@ -180,7 +197,10 @@ def test_a_reduction_over_columns_needs_the_one_before_it_in_memory() -> None:
     graph.output("twice", graph.apply(Sum((0,)), ops.broadcast_to(once, (1, 40))))
     fused, decisions = fuse(graph)
     assert [group.kind for group in fused.groups] == ["reduce", "reduce"]
-    assert [decision.reason for decision in decisions] == ["it needs what the kernel has reduced"]
+    assert [decision.reason for decision in decisions] == [
+        "it needs what the kernel has reduced",
+        "so cheap that each kernel computes it anew",
+    ]
 
 
 def test_small_neighbours_share_a_kernel_unless_one_reads_the_other_elsewhere() -> None:

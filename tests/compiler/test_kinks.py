@@ -49,6 +49,8 @@ Y = np.array([0.5, -2.0, 3.0])
         (Max((0, 1)), (X,), 0.5),
         (Min((0,)), (X,), 0.625),
         (Max((0,)), (X[:1],), math.inf),
+        (Max((1,)), (X[:0],), math.inf),
+        (Min((1,)), (X[:, :0],), math.inf),
         (MaxPool((1, 2), (1, 2)), (X.reshape(1, 2, 3, 1)[:, :, :2],), 1.5),
         (Convert(I32), (np.array([0.25, 1.75]),), 0.25),
         (Convert(BOOL), (np.array([0.25]),), 0.25),

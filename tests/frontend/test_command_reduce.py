@@ -66,6 +66,18 @@ def test_the_smallest_graph_is_there_while_the_search_goes_on(file: Path, tmp_pa
     assert "exp" in nodes(output) and len(nodes(output)) <= 3
 
 
+def test_a_smaller_graph_takes_the_other_s_place_in_one_piece(file: Path, tmp_path: Path) -> None:
+    """Whoever has the older one open, or interrupts while the newer one is written, has all of it."""
+    output, graph = tmp_path / "small.ir", parse(file.read_text())
+    with (tmp_path / "log").open("w") as log:
+        progress = command._Progress(output, log, 0.0)
+        progress("first", graph, fails=True)
+        with output.open() as older:
+            progress("second", Graph("smaller"), fails=True)
+            assert older.read() == str(graph)
+    assert parse(output.read_text()) == Graph("smaller")
+
+
 def test_a_check_of_results_keeps_the_kind_of_failure(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,19 @@ def check():
     assert (gl.function(lambda x: x * 5.0)(x) == 5).all()
 """
 
+# Kernels are being named while a stage is read, for which they are lowered one by one.
+SEEING = """
+from gradloom.compiler import pipeline
+
+symbol = pipeline._symbol
+pipeline._symbol = lambda name: (block(), symbol(name))[1]
+inspection = gl.inspect(gl.ops.exp, x)
+
+def check():
+    assert inspection.stages["memory"].text()
+    assert [kernel.name for kernel in inspection.lowering.kernels] == ["k0_exp"]
+"""
+
 # LLVM's own locks are nobody's to renew: the fork waits until LLVM is done. What is set here first, when the fork
 # begins, lets it go on.
 INSIDE_LLVM = """
@@ -130,8 +143,8 @@ def run_script(text: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "setting",
-    [TRACING, BUILDING, DRAWING, PREDICTING, LOWERING],
-    ids=["tracing", "building", "drawing", "predicting", "lowering"],
+    [TRACING, BUILDING, DRAWING, PREDICTING, LOWERING, SEEING],
+    ids=["tracing", "building", "drawing", "predicting", "lowering", "seeing"],
 )
 def test_locks_held_at_a_fork_are_free_in_the_child(setting: str) -> None:
     done = run_script(setting + "print(fork_during(check, check))\ncheck()\n")

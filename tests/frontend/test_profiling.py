@@ -52,8 +52,13 @@ def mlp(dropout: float = 0.0) -> gl.Sequential:
     return model
 
 
-def faked(model: gl.Model, microseconds: Sequence[int] | None = None, mode: str = "train") -> Profile:
-    """The profile of a step whose items take so many microseconds on thread 0, and half of that on thread 1."""
+def faked(
+    model: gl.Model, microseconds: Sequence[int] | None = None, mode: str = "train", busy: float = 0.75
+) -> Profile:
+    """The profile of a step whose items take so many microseconds on thread 0, and half of that on thread 1.
+
+    busy: the part of that time which threads spend on average.
+    """
     graph = model.train_graph(BATCH) if mode == "train" else model.predict_graph(BATCH)
     lowering = lower(graph, Options(cores=2, timed=True))
     count = len(lowering.steps)
@@ -61,8 +66,8 @@ def faked(model: gl.Model, microseconds: Sequence[int] | None = None, mode: str 
     points = np.concatenate([[0], np.cumsum(spent)])
     times = 5_000_000 + np.stack([np.stack([points, points // 2]), np.stack([points, points // 2]) + points[-1]])
     timeline = Timeline(times, [isinstance(step, Barrier) for step in lowering.steps])
-    items, busy = 1e-9 * spent, 0.75e-9 * spent
-    measurement = Measurement(1e-9 * float(spent.sum()), tuple(items), tuple(busy), 2, timeline)
+    items, busy_items = 1e-9 * spent, busy * 1e-9 * spent
+    measurement = Measurement(1e-9 * float(spent.sum()), tuple(items), tuple(busy_items), 2, timeline)
     return profile_of("mlp", lowering, measurement, MACHINE)
 
 
@@ -90,6 +95,15 @@ def test_a_kernel_that_is_read_once_moves_each_operand_once() -> None:
     assert nbytes < MACHINE.cache_bytes and kernel.bound_share == pytest.approx(
         1e6 * max(flops / 100e9, nbytes / 200e9)
     )
+
+
+def test_rates_of_a_kernel_that_ran_beside_others_are_by_the_time_that_threads_had_for_it() -> None:
+    """The thread that all waited for had nothing to do in it."""
+    model = gl.Sequential([gl.Input((INPUTS,)), gl.layers.Dense(HIDDEN, use_bias=False)])
+    (alone,), (beside,) = (faked(model, mode="predict", busy=busy).kernels for busy in (0.75, 8.0))
+    assert beside.seconds == alone.seconds and beside.busy_seconds == pytest.approx(8 * alone.seconds)
+    for name in ("gflops", "gbs", "bound_share"):
+        assert getattr(beside, name) == pytest.approx(getattr(alone, name) / 8), name
 
 
 def test_what_is_replaced_is_read_and_written() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,6 +15,7 @@ import pytest
 import gradloom as gl
 import networks
 from gradloom.compiler.ir import Input
+from gradloom.compiler.schedule import Scheduler
 from gradloom.inspection import GRAPH_STAGES, STAGES, Inspection
 
 
@@ -155,6 +158,39 @@ def test_json_of_everything_agrees_with_single_questions(inspection: Inspection)
         for node in stage["nodes"]:
             became = shown["became"][stage["stage"]].get(str(node["id"]), [])
             assert became == inspection.became(stage["stage"], node["id"])
+
+
+@pytest.mark.parametrize("network", [networks.mlp, networks.convolutional], ids=lambda network: network.__name__)
+@pytest.mark.parametrize("mode", ["train", "predict"])
+def test_what_nodes_became_is_there(network: Callable[[], gl.Model], mode: str) -> None:
+    shown = network().inspect(batch_size=2, mode=mode).json()
+    for stage, following in itertools.pairwise(shown["stages"]):
+        known = {node["id"] for node in following["nodes"]}
+        for node, became in shown["became"][stage["stage"]].items():
+            assert known.issuperset(became), f"{node} of {stage['stage']}"
+
+
+def test_a_call_without_intermediate_results_is_followed_too() -> None:
+    inspection = gl.inspect(gl.ops.exp, gl.TensorSpec((3, 4), "float32"))
+    assert not inspection.memory.buffers
+    assert inspection.became("scheduled", 0) == [0] and inspection.became("memory", 0) == ["k0_exp"]
+
+
+@pytest.mark.parametrize("name", ["scheduled", "memory", "llvm"])
+def test_a_stage_that_was_interrupted_is_made_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While kernels are lowered, which the text of each of these stages waits for."""
+    taken, inspection = Scheduler._taken, gl.inspect(gl.ops.exp, gl.TensorSpec((3, 4), "float32"))
+
+    def interrupted(self: Scheduler) -> Any:
+        if self.outline:
+            return taken(self)
+        monkeypatch.setattr(Scheduler, "_taken", taken)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scheduler, "_taken", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        inspection.stages[name].text()
+    assert inspection.stages[name].text()
 
 
 def test_notebooks_show_the_first_stages(inspection: Inspection) -> None:
