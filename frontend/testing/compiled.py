@@ -68,9 +68,22 @@ class _Compiled:
             return
         for narrow, right in zip(self.problem.results, exact.problem.results, strict=True):
             if narrow.dtype.is_float:
-                wanted, got = wide(exact.values[right]), wide(self.point.values[narrow])
+                got = wide(self.point.values[narrow])
+                with np.errstate(over="ignore"):  # What is beyond a narrow dtype is infinite there, rightly so.
+                    wanted = wide(exact.values[right].astype(narrow.dtype.numpy))
                 tolerance = FACTOR * (self._spread(narrow) + exact.spread(right))
-                self._compare("dtype", narrow, got, wanted, tolerance, lambda: "")
+                self._compare("dtype", narrow, got, wanted, tolerance, self._first_overflow)
+
+    def _first_overflow(self) -> str:
+        """The first node that is not finite in the dtypes given; "" if all are."""
+
+        def wrong(node: Value, array: np.ndarray) -> str:
+            if not node.dtype.is_float or isinstance(node.op, Constant):
+                return ""
+            beyond = wide(array)[~np.isfinite(wide(array))]
+            return f"in {node.dtype.name}, it has {beyond[0]}" if beyond.size else ""
+
+        return first_wrong_value(self.problem.graph.values, self.point.values, wrong)
 
     def compiled_ways(self) -> None:
         """Fused and unfused programs against the interpreter; and on several threads the same bits as on one."""

@@ -89,7 +89,9 @@ class Problem:
             if label(value) not in given:
                 given[label(value)] = signed(rng, value.shape)
                 if value in self.sized:
-                    given[label(value)] *= sizes(np.asarray(given[label(self.sized[value])]))
+                    size = sizes(np.asarray(given[label(self.sized[value])]))
+                    # A sum scales with its weights: they are about 1, lest it overflows where the gradients do not.
+                    given[label(value)] *= size if value in self.directions else size / np.max(size, initial=0.0)
             given[label(value)] = np.asarray(given[label(value)]).astype(value.dtype.numpy, copy=False)
         return Point(self, given, run(self.graph.values, given), self._stopped)
 
@@ -187,6 +189,10 @@ def label(value: Value) -> str:
     return value.op.label
 
 
+DIRECTIONS = 4
+"""How many directions a gradient is checked along, at most: each is the hidden part of the one before."""
+
+
 def signed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Numbers between ½ and 1½ in magnitude, of both signs, none so small that it hides an error; exact in float32."""
     return np.asarray(rng.integers(512, 1536, shape) / 1024 * rng.choice([-1.0, 1.0], shape))
@@ -195,6 +201,15 @@ def signed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 def direction(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
     """A random direction in which to move an array, of its elements' sizes."""
     return np.asarray(signed(rng, array.shape) * sizes(array))
+
+
+def hidden_part(along: np.ndarray, gradient: np.ndarray, tolerance: float) -> np.ndarray | None:
+    """The part of a direction in which an error of the gradient would not show beside others, None if that is no part.
+
+    An element is in it if a thousandth of what it adds to the derivative along the direction is within the tolerance.
+    """
+    hidden = np.where(np.abs(gradient * along) <= 1e3 * tolerance, along, 0.0)
+    return None if np.array_equal(hidden, along) or not hidden.any() else hidden
 
 
 def _type(array: np.ndarray) -> TensorType:

@@ -159,10 +159,30 @@ def test_planted_faults_are_found_and_named(name: str) -> None:
     assert "test_testing_check.py:" in error.node
 
 
+@pytest.mark.parametrize("factor", [0.0, -1.0, 1.1])
+@pytest.mark.parametrize("array", [[1e4, 1.0], [3e5, 1.0], [1e8, 1.0], [1e3, 1e-4, 1e3]])
+def test_a_fault_beside_large_elements_is_found(array: list[float], factor: float) -> None:
+    factors = np.array([1.0, factor, 1.0])[: len(array)]
+    wrong = custom(lambda x: x * x, lambda u, x: u * 2.0 * x * factors)
+    for seed in range(3):
+        caught(lambda x: wrong(x), np.array(array), order=1, compiled=False, seed=seed)
+    if max(array) < 1e6 and min(array) == 1:
+        error = caught(lambda x: ops.sum(wrong(x)), np.array(array), order=1)
+        assert "= custom_gradient" in error.node and "most wrong is x[1]: " in str(error)
+
+
+def test_what_rounding_hides_beside_large_elements_is_not_counted_as_judged() -> None:
+    checks = check_gradients(lambda x: ops.sum(x * x), np.array([1e8, 1.0]), order=1, compiled=False)
+    assert checks.made["gradient"] == 1 and checks.skipped == {"rounding": 1}
+
+
 def test_a_gradient_that_is_no_linear_function_of_its_cotangent_breaks_the_adjoint_identity() -> None:
     error = caught(custom(lambda x: x + 0.0, lambda u, x: ops.stop_gradient(u)), X, order=1)
     assert error.check == "adjoint"
     assert "= stop_gradient" in error.node
+    error = caught(custom(lambda x: ops.sum(x * x), lambda u, x: 2.0 * x), X, order=1)
+    assert error.check == "adjoint"
+    assert "= custom_gradient" in error.node
 
 
 def test_a_dropped_term_of_second_order_is_found_in_the_gradient() -> None:
@@ -280,6 +300,17 @@ def test_what_is_not_finite_is_refused_or_found() -> None:
     infinite = custom(lambda x: x * 1.0, lambda u, x: u / (x * 0.0))
     error = caught(infinite, X, order=1)
     assert error.check == "finite" and "= custom_gradient" in error.node
+
+
+def test_a_right_gradient_is_not_found_wrong_for_what_overflows() -> None:
+    large = np.array([1e20, -2e20], np.float32)
+    for f in (ops.silu, lambda x: ops.tanh(x) * x):
+        with pytest.raises(NotJudgedError):
+            check_gradients(f, large)
+    check_gradients(ops.softplus, large)
+    assert check_gradients(lambda x: x * x, large).made["dtype"] == 3  # 1e40 is infinite in float32
+    error = caught(lambda x: ops.sqrt(x * x + 1.0), large)
+    assert error.check == "dtype" and "= multiply" in error.node and "in f32, it has inf" in error.node
 
 
 def test_points_at_kinks_are_moved_or_passed_by() -> None:
