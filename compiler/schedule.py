@@ -23,8 +23,8 @@ from gradloom.compiler.kernels.scatter import lower_scatter
 from gradloom.compiler.kernels.signature import signature
 from gradloom.compiler.loops.grammar import Buffer, Kernel
 from gradloom.compiler.ops.base import Elementwise, Windowed
-from gradloom.compiler.passes.fuse import reaches, storage
 from gradloom.compiler.passes.layout import STORED_ROLES
+from gradloom.compiler.passes.reading import reaches, storage
 from gradloom.compiler.program import Argument, Pointer
 from gradloom.compiler.types import TensorType
 

@@ -12,7 +12,7 @@ from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Buffer, Expr
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Elementwise, Inline, Position, Reader
-from gradloom.compiler.passes.fuse import reads, storage
+from gradloom.compiler.passes.reading import reads, storage
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from gradloom.compiler.loops.builder import Builder
 from gradloom.compiler.loops.grammar import Buffer, Expr, Kernel
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Position
-from gradloom.compiler.passes.fuse import storage
+from gradloom.compiler.passes.reading import storage
 from gradloom.compiler.types import DType
 
 MOST_BLOCKS = 64

@@ -20,7 +20,7 @@ from gradloom.compiler.kernels.lowering import (
 from gradloom.compiler.loops import index as ix
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Elementwise, Position
-from gradloom.compiler.passes.fuse import storage
+from gradloom.compiler.passes.reading import storage
 
 
 def lower_map(task: Task) -> Lowered:

@@ -39,7 +39,7 @@ from gradloom.compiler.loops.grammar import Buffer, Expr
 from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Position
 from gradloom.compiler.ops.movement import Transpose
-from gradloom.compiler.passes.fuse import storage
+from gradloom.compiler.passes.reading import storage
 from gradloom.compiler.types import BF16, I32, TensorType
 
 FAR = 1024

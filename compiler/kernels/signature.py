@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from gradloom.compiler.ir import Constant, Value
 from gradloom.compiler.kernels.lowering import Task
 from gradloom.compiler.loops.grammar import Buffer
-from gradloom.compiler.passes.fuse import storage
+from gradloom.compiler.passes.reading import storage
 
 
 def signature(task: Task) -> tuple[Hashable, list[Buffer]]:

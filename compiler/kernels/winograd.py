@@ -28,7 +28,7 @@ from gradloom.compiler.loops.index import Index
 from gradloom.compiler.ops.base import Contraction, Position
 from gradloom.compiler.ops.movement import Transpose
 from gradloom.compiler.ops.winograd import TAPS, WinogradConv2D, WinogradKernel, transforms
-from gradloom.compiler.passes.fuse import storage
+from gradloom.compiler.passes.reading import storage
 
 
 def lower_winograd_kernel(task: Task) -> Lowered:

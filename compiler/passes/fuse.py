@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.ops.base import Contraction, Elementwise, Inline, Movement, Reduction, Scatter, Windowed
 from gradloom.compiler.ops.movement import Reshape
-from gradloom.compiler.passes.positions import Labels, labels_below
+from gradloom.compiler.passes.reading import Labels, labels_below, reaches, reads, storage
 from gradloom.compiler.types import BF16
 
 PROLOGUE_COST = 8
@@ -456,34 +455,6 @@ class _Fusion:
             for member in inside:
                 read.update(leaf for operand in member.inputs for leaf in self._below(operand) if leaf not in inside)
         return read
-
-
-def storage(value: Value) -> Value:
-    """The value whose memory holds `value`: a reshape shares its operand's."""
-    while isinstance(value.op, Reshape):
-        value = value.inputs[0]
-    return value
-
-
-def reads(value: Value) -> tuple[Value, ...]:
-    """What a kernel reads to compute a value: its operands, or what lies below a chain of reshapes."""
-    return (storage(value),) if isinstance(value.op, Reshape) else value.inputs
-
-
-Node = TypeVar("Node", bound=Hashable)
-
-
-def reaches(starts: Iterable[Node], goal: Node, needs: Callable[[Node], Iterable[Node]]) -> bool:
-    """Whether `goal` is one of `starts`, or one of them needs it, directly or not."""
-    waiting, seen = list(starts), set[Node]()
-    while waiting:
-        node = waiting.pop()
-        if node is goal:
-            return True
-        if node not in seen:
-            seen.add(node)
-            waiting.extend(needs(node))
-    return False
 
 
 def _needs(draft: _Draft) -> set[_Draft]:

@@ -11,8 +11,8 @@ from graphlib import CycleError, TopologicalSorter
 from gradloom.compiler.errors import FusionError
 from gradloom.compiler.ir import Constant, Graph, Group, Input, Value
 from gradloom.compiler.ops.base import Contraction, Inline, Reduction, Scatter, Windowed
-from gradloom.compiler.passes.fuse import DEEPEST, DEEPEST_PROLOGUE, reads, storage
-from gradloom.compiler.passes.positions import Labels, labels_below
+from gradloom.compiler.passes.fuse import DEEPEST, DEEPEST_PROLOGUE
+from gradloom.compiler.passes.reading import Labels, labels_below, reads, storage
 
 DEEPEST_KERNEL = DEEPEST + DEEPEST_PROLOGUE
 """What fusion makes at most: a chain on top of one that it had counted as memory, and that is computed anew instead."""

@@ -180,7 +180,7 @@ class Inspection:
         key = node.number if isinstance(node, Value) else node
         shown = self.stage(stage)
         known = {value.number for value in shown.graph.live()} if isinstance(shown, GraphStage) else shown._network()
-        if key not in known:
+        if not isinstance(key, (int, str)) or key not in known:
             raise ValueError(f"{self.title}: Expected the id of a node of {stage}. Received: {node!r}")
         return list(self._successors(stage, key))
 

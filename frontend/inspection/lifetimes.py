@@ -84,7 +84,7 @@ class MemoryReport:
     def text(self) -> str:
         """Return a table of all buffers, and who holds the peak."""
         lines = [
-            f"arena {self.arena_bytes:,} bytes, scratch {self.scratch_bytes:,} bytes a thread, {self.calls:,} calls",
+            f"arena {self.arena_bytes:,} bytes, scratch {self.scratch_bytes:,} bytes a thread, calls: {self.calls:,}",
             f"peak {self.peak_bytes:,} bytes in call {self.peak_call}, held by "
             + (", ".join(f"{buffer.name} ({buffer.nbytes:,})" for buffer in self.holders) or "nothing"),
         ]

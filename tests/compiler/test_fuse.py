@@ -19,8 +19,9 @@ from gradloom.compiler.ops.base import Contraction, Elementwise, Reduction, Scat
 from gradloom.compiler.ops.contractions import Matmul
 from gradloom.compiler.ops.movement import Reshape
 from gradloom.compiler.ops.reductions import Sum
-from gradloom.compiler.passes.fuse import DEEPEST, Decision, fuse, storage
+from gradloom.compiler.passes.fuse import DEEPEST, Decision, fuse
 from gradloom.compiler.passes.groups import DEEPEST_KERNEL, check_groups
+from gradloom.compiler.passes.reading import storage
 from gradloom.compiler.types import BF16, F32, TensorType
 from gradloom.testing import graphs
 from mlp_step import label, lowered
