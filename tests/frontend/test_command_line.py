@@ -223,6 +223,24 @@ def test_commands_print_in_any_encoding(
     assert "?" not in written[encoding] and "\\" not in written[encoding]
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "name", "ending"),
+    [
+        ("run", "--output", "o.txt", ".npz"),
+        ("run", "--output", "o", ".npz"),
+        ("profile", "--svg", "p.png", ".svg"),
+        ("profile", "--trace", "p.html", ".json"),
+    ],
+)
+def test_files_of_other_endings_are_refused_before_the_work(
+    command: str, option: str, name: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    message = error(capsys, command, str(tmp_path / "absent.py"), option, str(file))
+    assert message == f"error: {option}: Expected a file ending in {ending}. Received: {file}"
+    assert not file.exists()
+
+
 def test_cache_commands(
     script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
