@@ -110,7 +110,7 @@ def test_a_validation_is_named_with_the_epoch_before_it() -> None:
     wrong[40] = 0
     model = classifier(Shares(name="shares"))
     with pytest.raises(
-        NumericsError, match="^Batch 3: Validation after epoch 2: Expected finite numbers in step 'test"
+        NumericsError, match="^Validation after epoch 2: Batch 3: Expected finite numbers in step 'test"
     ):
         model.fit(x, y, batch_size=16, epochs=3, validation_data=(wrong, y), validation_freq=2, verbose=0)
 
