@@ -430,3 +430,9 @@ def test_a_function_that_is_compiled_already_is_checked() -> None:
         with pytest.raises(NumericsError, match="-?Inf from"):
             gl.function(compiled, check_numerics=True)(x)
         assert not np.isfinite(compiled(x)).all()
+
+
+@pytest.mark.parametrize("wanted", ["yes", None, 2])
+def test_what_is_no_truth_value_is_refused(wanted: Any) -> None:
+    with pytest.raises(ValueError, match=f"check_numerics as True or False. Received: check_numerics={wanted!r}$"):
+        classifier(check_numerics=wanted)
