@@ -75,9 +75,15 @@ class NumericsError(GradloomError, FloatingPointError):
         self.epoch: int | None = None
         self.samples: tuple[int, int] | None = None
 
-    def __str__(self) -> str:
-        where = "" if self.batch is None else f"Batch {self.batch}"
-        where += "" if self.epoch is None else f" of epoch {self.epoch}"
-        if self.samples is not None:
-            where = "Samples {} to {}".format(*self.samples)
-        return f"{where}: {self.args[0]}" if where else str(self.args[0])
+    def in_batch(self, batch: int, epoch: int | None) -> None:
+        """Let the message begin with the batch; what is said of a whole round of batches later comes before it."""
+        self.batch, self.epoch = batch, epoch
+        self._begin(f"Batch {batch}" + ("" if epoch is None else f" of epoch {epoch}"))
+
+    def in_samples(self, first: int, last: int) -> None:
+        """Let the message begin with the samples that were predicted."""
+        self.samples = first, last
+        self._begin(f"Samples {first} to {last}")
+
+    def _begin(self, where: str) -> None:
+        self.args = (f"{where}: {self.args[0]}",)

@@ -63,8 +63,8 @@ class Segment:
         try:
             self.compiled.run_steps(self.binding, done, steps)
         except NumericsError as error:
-            error.batch = None if is_only else self.before + error.step + 1
-            error.epoch = None if epoch is None else epoch + 1
+            if not is_only:
+                error.in_batch(self.before + error.step + 1, None if epoch is None else epoch + 1)
             raise
         self.compiled.seconds_per_step = (time.perf_counter() - started) / steps
         return steps

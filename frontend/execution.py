@@ -229,6 +229,6 @@ class PredictProgram:
         try:
             self.compiled.run_steps(self._binding, version=version, rows=rows)
         except NumericsError as error:
-            error.samples = (first, first + rows - 1)
+            error.in_samples(first, first + rows - 1)
             raise
         self.compiled.changed()

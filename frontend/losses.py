@@ -39,8 +39,13 @@ class Loss(Constructed, ABC):
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Value:
         """Return the reduced loss; `sample_weight` is of the losses' shape, or of its beginning."""
-        y_true, y_pred = targets.as_pair(y_true, y_pred)
-        return reduce_weighted(self.call(y_true, y_pred), sample_weight, self.reduction)
+        losses = self.call(*targets.as_pair(y_true, y_pred))
+        if not isinstance(losses, Value):
+            raise TypeError(
+                f"Loss {self.name!r}: Expected a tensor computed from y_true and y_pred, with a loss for each sample "
+                f"or one for all. Received: {type(losses).__name__} {losses!r}"
+            )
+        return reduce_weighted(losses, sample_weight, self.reduction)
 
     def check_targets(self, y: np.ndarray, output_shape: Sequence[int | None]) -> None:
         """Raise an error saying what was expected when the targets `y` do not fit outputs of `output_shape`."""

@@ -86,6 +86,8 @@ class Model(Network):
             raise ValueError(
                 f"Expected memory_limit as a positive number of bytes. Received: memory_limit={memory_limit!r}"
             )
+        if check_numerics not in (True, False):
+            raise ValueError(f"Expected check_numerics as True or False. Received: check_numerics={check_numerics!r}")
         limit, seconds = None if memory_limit is None else int(memory_limit), time_box(autotune)
         self._setup = TrainingSetup(optimizer, loss, loss_weights, metrics, weighted_metrics)
         self._programs = StepPrograms(self, limit, seconds, check_numerics)

@@ -41,7 +41,10 @@ def plot_model(
     """
     from gradloom.compiler.views import draw_dot, draw_svg, picture_of_network
     from gradloom.inspection.layer_calls import Shown, layer_network
+    from gradloom.network import Network
 
+    if not isinstance(model, Network):
+        raise TypeError(f"Expected a model. Received: {model!r}")
     path = Path(to_file)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Expected to_file in a folder that is there. Received: to_file={str(to_file)!r}")

@@ -96,13 +96,21 @@ class Sequential(Model):
 
     def build_layers(self, input_shape: Sequence[int | None], dtypes: Sequence[DType] | None = None) -> None:
         """Make the weights, named by their layers alone: what a model does that isn't a layer of another one."""
-        if not self._layers:
-            raise ValueError(f"Sequential {self.name!r}: Expected at least one layer. Received: a model without layers")
+        self._require_layers()
         if self._input is None:
             shape = normalized(input_shape, f"input_shape of {self.name!r}")
             self._tensors = [SymbolicTensor.open(shape, self.dtype if dtypes is None else dtypes[0], "x")]
         self._extend_to(self._layers)
         self._structure_changed()
+
+    def require_built(self, what: str) -> None:
+        """Raise `ValueError` unless there are layers, and the shape of the input is known."""
+        self._require_layers()
+        super().require_built(what)
+
+    def _require_layers(self) -> None:
+        if not self._layers:
+            raise ValueError(f"Sequential {self.name!r}: Expected at least one layer. Received: a model without layers")
 
     def _first_data(self, x: Any) -> tuple[list[Any], Structure]:
         return [x], LEAF

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gradloom.layers.layer import Layer
+from gradloom.plain_text import PLAIN
 from gradloom.symbolic import Call, SymbolicTensor
 from gradloom.variables import Variable
 
@@ -30,16 +31,12 @@ def summary_text(model: Network, expand_nested: bool = False) -> str:
 
 
 def print_summary(text: str, print_fn: Callable[[str], object] | None) -> None:
-    """Hand `text` to `print_fn`, by default to standard output, with lines that its encoding has."""
+    """Hand `text` to `print_fn`, by default to standard output, with characters that its encoding has."""
     if print_fn is not None:
         print_fn(text)
         return
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = text.translate(str.maketrans("┌┬┐├┼┤└┴┘─│", "+++++++++-|"))
-    print(text)
+    print(text.encode(encoding, PLAIN).decode(encoding))
 
 
 Row = tuple[str, ...]

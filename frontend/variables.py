@@ -25,6 +25,7 @@ from gradloom.operators import TensorOperators
 from gradloom.recording import find_recorded
 from gradloom.runtime import memory
 from gradloom.runtime.locks import new_lock
+from gradloom.trees import as_float32
 
 
 class _Making:
@@ -89,7 +90,7 @@ class Variable(TensorOperators):
         else:
             initial = self._initial(initializer, shape)
             self.shape = initial.shape
-            self._own()[...] = initial
+            self._own()[...] = self.in_range(initial)
 
     def _initial(self, initializer: Any, shape: Sequence[int] | None) -> np.ndarray:
         if not (callable(initializer) or isinstance(initializer, str)):
@@ -160,7 +161,8 @@ class Variable(TensorOperators):
         """Give the variable another value.
 
         An array (of any real dtype of the same kind) is copied at once, also while a trace is open. A symbolic value
-        becomes the variable's state after the traced step. Raises `ShapeError` unless the shape is the variable's.
+        becomes the variable's state after the traced step. Raises `ShapeError` unless the shape is the variable's,
+        `ValueError` for finite numbers beyond float32, and then nothing is changed.
         """
         if isinstance(value, Value):
             Trace.of(value.graph, self).assign(self, value)
@@ -171,8 +173,13 @@ class Variable(TensorOperators):
             raise DTypeError(
                 f"Variable {self.path!r}: Expected values of dtype {self.dtype.numpy_name}. Received: {array.dtype}"
             )
+        array = self.in_range(array)
         np.copyto(self._own(), array, casting="same_kind")
         self.version += 1
+
+    def in_range(self, array: np.ndarray) -> np.ndarray:
+        """The array as the variable takes it; raises `ValueError` for finite numbers that would be infinite in it."""
+        return as_float32(array, f"variable {self.path!r}") if self.dtype.numpy == np.float32 else array
 
     def assign_add(self, value: Any) -> None:
         """Add `value`, symbolically while a trace is open."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradloom.callbacks.callback import Logs
 from gradloom.callbacks.frequency import count
-from gradloom.callbacks.monitor import MonitorCallback
+from gradloom.callbacks.monitor import MonitorCallback, finite
 from gradloom.callbacks.state import entry
 
 
@@ -38,7 +38,7 @@ class EarlyStopping(MonitorCallback):
         super().__init__(monitor, mode, min_delta)
         self.patience = count(patience, "EarlyStopping", "patience")
         self.verbose = verbose
-        self.baseline = baseline
+        self.baseline = None if baseline is None else finite(baseline, "EarlyStopping", "baseline")
         self.restore_best_weights = restore_best_weights
         self.start_from_epoch = count(start_from_epoch, "EarlyStopping", "start_from_epoch")
         self._begin()

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradloom.callbacks.callback import Callback, Logs
 from gradloom.callbacks.frequency import count
-from gradloom.callbacks.monitor import MonitorCallback
+from gradloom.callbacks.monitor import MonitorCallback, finite
 from gradloom.callbacks.state import entry
 from gradloom.schedules import LearningRateSchedule
 
@@ -76,13 +76,13 @@ class ReduceLROnPlateau(MonitorCallback):
         min_lr: float = 0.0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        if not 0 <= factor < 1:
+        if not 0 <= finite(factor, "ReduceLROnPlateau", "factor") < 1:
             raise ValueError(f"ReduceLROnPlateau: Expected factor in [0, 1). Received: factor={factor!r}")
         self.factor = factor
         self.patience = count(patience, "ReduceLROnPlateau", "patience")
         self.verbose = verbose
         self.cooldown = count(cooldown, "ReduceLROnPlateau", "cooldown")
-        self.min_lr = min_lr
+        self.min_lr = finite(min_lr, "ReduceLROnPlateau", "min_lr")
         self._begin()
 
     def _begin(self) -> None:

@@ -15,6 +15,13 @@ from gradloom.callbacks.state import entry
 MODES = ("auto", "min", "max")
 
 
+def finite(number: Any, owner: str, argument: str) -> float:
+    """Return a number as it is given; raises `ValueError` for what is none, or none that others compare with."""
+    if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
+        raise ValueError(f"{owner}: Expected {argument} as a finite number. Received: {argument}={number!r}")
+    return number  # type: ignore[return-value]
+
+
 class MonitorCallback(Callback, ABC):
     """Compares `monitor` with the best so far at the end of each epoch.
 
@@ -38,7 +45,7 @@ class MonitorCallback(Callback, ABC):
             raise ValueError(f"Expected mode as one of {', '.join(MODES)}. Received: mode={mode!r}")
         self.monitor = monitor
         self.mode = mode
-        self.min_delta = abs(min_delta)
+        self.min_delta = abs(finite(min_delta, type(self).__name__, "min_delta"))
         self.initial_value_threshold = initial_value_threshold
         self.best = initial_value_threshold
 

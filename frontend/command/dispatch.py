@@ -1,4 +1,4 @@
-"""Runs one command, and turns whatever ends it into an exit code; `grammar.CODES` lists them."""
+"""Runs one command, and turns what ends it into an exit code; `grammar.CODES` lists them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ COMMANDS = (
     reduce.COMMAND,
     cache.COMMAND,
 )
-DONE, ERROR, CHECK, INTERRUPTED = 0, 1, 3, 130
+DONE, ERROR, CHECK = 0, 1, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code. Raises `SystemExit` for wrong usage, and after `--help`."""
+    """Run the command line; return the exit code. Raises `SystemExit` for wrong usage, and after `--help`.
+
+    Ctrl-C goes through it: it may also come before the commands are imported.
+    """
     command, options = parse(COMMANDS, sys.argv[1:] if arguments is None else arguments)
     try:
         command.run(options)
@@ -31,9 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader (a pager, `head`) has seen enough. What is still buffered must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
     except CheckError as error:
         print(error, file=sys.stderr)
         return CHECK

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import metadata
+from pathlib import Path
 from typing import NoReturn
 
+from gradloom.command.errors import CommandError
 from gradloom.inspection import MODES
 
 PROGRAM = "python -m gradloom"
@@ -129,6 +131,12 @@ def seconds(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"Expected a positive number of seconds. Received: {text}")
     return number
+
+
+def require_ending(option: str, path: Path | None, ending: str) -> None:
+    """Raise `CommandError` for a file to be written that does not end as what is written into it."""
+    if path is not None and path.suffix.lower() != ending:
+        raise CommandError(f"{option}: Expected a file ending in {ending}. Received: {path}")
 
 
 def add_step_options(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from gradloom.command.grammar import TARGET, Command, add_step_options, seconds
+from gradloom.command.grammar import TARGET, Command, add_step_options, require_ending, seconds
 from gradloom.command.show import write
 from gradloom.command.targets import inspection
 
@@ -22,6 +22,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    require_ending("--svg", options.svg, ".svg")
+    require_ending("--trace", options.trace, ".json")
     measured = inspection(options.target, options).profile(seconds=options.seconds)
     if options.svg is not None:
         write(measured.svg(), options.svg)

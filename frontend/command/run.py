@@ -13,7 +13,7 @@ import numpy as np
 
 from gradloom import step_graphs
 from gradloom.command.errors import CheckError, CommandError
-from gradloom.command.grammar import TARGET, Command, near, positive
+from gradloom.command.grammar import TARGET, Command, near, positive, require_ending
 from gradloom.command.targets import is_graph, load_graph, load_model
 from gradloom.compiler.ir import Graph, Input
 from gradloom.compiler.passes.weight_folding import fold_into_weights
@@ -60,6 +60,7 @@ class _Runnable:
 
 
 def _run(options: argparse.Namespace) -> None:
+    require_ending("--output", options.output, ".npz")
     given = _given(options.input)
     runnable = _from_file(options.target) if is_graph(options.target) else _from_model(options, given)
     inputs = {value.op.label: value.op for value in runnable.graph.inputs if isinstance(value.op, Input)}

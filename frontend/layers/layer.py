@@ -406,7 +406,8 @@ class Layer(Constructed, Called):
     def set_weights(self, weights: Iterable[Any]) -> None:
         """Give all weights new values, in the order of `weights`.
 
-        Raises `ShapeError` or `DTypeError` and changes none of them if their number, a shape or a dtype does not fit.
+        Raises `ShapeError` or `DTypeError` and changes none of them if their number, a shape or a dtype does not fit,
+        `ValueError` for finite numbers beyond float32.
         """
         if not isinstance(weights, Iterable):
             raise TypeError(f"Layer {self.name!r}: Expected a list of weight arrays. Received: {weights!r}")
@@ -427,6 +428,7 @@ class Layer(Constructed, Called):
                     f"Layer {self.name!r}, weight {variable.path!r}: Expected values of dtype "
                     f"{variable.dtype.numpy_name}. Received: {array.dtype}"
                 )
+        arrays = [variable.in_range(array) for variable, array in zip(variables, arrays, strict=True)]
         with HeldBack():
             for variable, array in zip(variables, arrays, strict=True):
                 variable.assign(array)

@@ -34,6 +34,8 @@ CONFIG = "gradloom.model"
 """The key of the config in a file's metadata."""
 FORMAT = 2
 """Files of another format are refused."""
+_SHOWN = 60
+"""Characters of a text that are shown in an error."""
 
 
 def save_model(model: Network, path: str | os.PathLike[str], overwrite: bool = True) -> None:
@@ -102,8 +104,13 @@ def model_from_json(text: str, custom_objects: Mapping[str, Any] | None = None) 
 
     Raises `ValueError` for other text, and `ConfigError`, a ValueError, for names that are not known.
     """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+        raise ValueError(f"Expected the JSON of model.to_json. Received: {shown!r}  ({error})") from None
     with custom_object_scope(custom_objects):
-        return _model(json.loads(text))
+        return _model(data)
 
 
 def _model(data: Any) -> Model:

@@ -96,6 +96,10 @@ def _mismatch(variable: Variable, array: np.ndarray | None) -> str | None:
         return f"{expected}. Received: nothing of this name"
     if array.shape != variable.shape or not np.can_cast(array.dtype, variable.dtype.numpy, "same_kind"):
         return f"{expected}. Received: {_type(array)}"
+    try:
+        variable.in_range(array)
+    except ValueError as error:
+        return str(error)
     return None
 
 

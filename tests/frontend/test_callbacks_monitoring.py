@@ -158,3 +158,20 @@ def test_what_is_done_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         "Epoch 3: stopped, for loss did not get better",
         "Weights are again those of the best epoch, 1",
     ]
+
+
+@pytest.mark.parametrize("number", ["a", np.nan, np.inf, True, [0.5]])
+@pytest.mark.parametrize(
+    ("callback", "argument"),
+    [
+        (gl.callbacks.EarlyStopping, "baseline"),
+        (gl.callbacks.EarlyStopping, "min_delta"),
+        (gl.callbacks.ReduceLROnPlateau, "min_delta"),
+        (gl.callbacks.ReduceLROnPlateau, "factor"),
+        (gl.callbacks.ReduceLROnPlateau, "min_lr"),
+    ],
+)
+def test_what_is_no_finite_number_is_refused(callback: Any, argument: str, number: Any) -> None:
+    expected = f"{callback.__name__}: Expected {argument} as a finite number. Received: {argument}={number!r}"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        callback(**{argument: number})

@@ -110,7 +110,7 @@ def test_a_validation_is_named_with_the_epoch_before_it() -> None:
     wrong[40] = 0
     model = classifier(Shares(name="shares"))
     with pytest.raises(
-        NumericsError, match="^Batch 3: Validation after epoch 2: Expected finite numbers in step 'test"
+        NumericsError, match="^Validation after epoch 2: Batch 3: Expected finite numbers in step 'test"
     ):
         model.fit(x, y, batch_size=16, epochs=3, validation_data=(wrong, y), validation_freq=2, verbose=0)
 
@@ -430,3 +430,9 @@ def test_a_function_that_is_compiled_already_is_checked() -> None:
         with pytest.raises(NumericsError, match="-?Inf from"):
             gl.function(compiled, check_numerics=True)(x)
         assert not np.isfinite(compiled(x)).all()
+
+
+@pytest.mark.parametrize("wanted", ["yes", None, 2])
+def test_what_is_no_truth_value_is_refused(wanted: Any) -> None:
+    with pytest.raises(ValueError, match=f"check_numerics as True or False. Received: check_numerics={wanted!r}$"):
+        classifier(check_numerics=wanted)

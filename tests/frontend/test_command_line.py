@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -174,11 +176,69 @@ def test_long_errors_are_cut_and_kept_whole_in_a_log(tmp_path: Path, capsys: pyt
         log.unlink()
 
 
-def test_ctrl_c_ends_a_command_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+class _Interrupting:
+    """A finder of modules that Ctrl-C comes to in the midst of an import."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name in ("gradloom.command", "interrupted_by_the_user"):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("is_imported", [True, False])
+def test_ctrl_c_ends_a_command_with_a_word(
+    is_imported: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it runs, as its script is, and while the commands are being imported."""
     script = tmp_path / "stopped.py"
-    script.write_text("raise KeyboardInterrupt\n")
-    assert main(["show", str(script)]) == 130
+    script.write_text("import interrupted_by_the_user\n")
+    monkeypatch.setattr(sys, "argv", ["gradloom", "show", str(script)])
+    monkeypatch.setattr(sys, "meta_path", [_Interrupting(), *sys.meta_path])
+    if not is_imported:
+        monkeypatch.delitem(sys.modules, "gradloom.command")
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("gradloom", run_name="__main__")
+    assert caught.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize(
+    "arguments", [["show", "--help"], ["show", "{script}:model", "--stage", "layers"], ["diff", "{script}:model"]]
+)
+def test_commands_print_in_any_encoding(
+    arguments: list[str], encoding: str, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gradloom", *(word.format(script=script) for word in arguments)])
+    written: dict[str, str] = {}
+    for name in (encoding, "utf-8"):
+        with io.BytesIO() as file, io.TextIOWrapper(file, encoding=name) as stream:
+            monkeypatch.setattr(sys, "stdout", stream)
+            with pytest.raises(SystemExit) as caught:
+                runpy.run_module("gradloom", run_name="__main__")
+            assert caught.value.code == 0
+            stream.flush()
+            written[name] = file.getvalue().decode(name)
+    # One character stands for another: nothing moves.
+    assert [len(line) for line in written[encoding].splitlines()] == [len(x) for x in written["utf-8"].splitlines()]
+    assert "?" not in written[encoding] and "\\" not in written[encoding]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "name", "ending"),
+    [
+        ("run", "--output", "o.txt", ".npz"),
+        ("run", "--output", "o", ".npz"),
+        ("profile", "--svg", "p.png", ".svg"),
+        ("profile", "--trace", "p.html", ".json"),
+    ],
+)
+def test_files_of_other_endings_are_refused_before_the_work(
+    command: str, option: str, name: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    message = error(capsys, command, str(tmp_path / "absent.py"), option, str(file))
+    assert message == f"error: {option}: Expected a file ending in {ending}. Received: {file}"
+    assert not file.exists()
 
 
 def test_cache_commands(

@@ -1,10 +1,14 @@
 """Losses against NumPy in float64, their reductions and their checks of targets."""
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gradloom as gl
 from gradloom import losses, ops
 from gradloom.compiler.autodiff import gradients
 from gradloom.compiler.errors import DTypeError, ShapeError
@@ -234,3 +238,17 @@ def test_a_function_as_loss():
     loss = losses.get(lambda y_true, y_pred: ops.sum(ops.absolute(y_true - y_pred), axis=-1))
     x, y = logits((4, 3)), logits((4, 3), 1)
     np.testing.assert_allclose(evaluate(loss, y, x), np.abs(x - y).sum(-1).mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("returned", [0.5, None, 3, np.ones(2, np.float32), [1.0]])
+def test_a_function_that_returns_no_tensor_is_no_loss(returned: Any) -> None:
+    def mine(y_true: Any, y_pred: Any) -> Any:
+        return returned
+
+    model = gl.Sequential([gl.Input((4,)), gl.layers.Dense(2)])
+    model.compile("sgd", mine)
+    expected = (
+        "Loss 'mine': Expected a tensor computed from y_true and y_pred, with a loss for each sample or one for all"
+    )
+    with pytest.raises(TypeError, match=re.escape(f"{expected}. Received: {type(returned).__name__} {returned!r}")):
+        model.fit(np.ones((2, 4)), np.ones((2, 2)), verbose=0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -101,3 +103,9 @@ def test_summary_expands_models_that_are_not_built_yet() -> None:
     inner = gl.Sequential([gl.layers.Dense(2, name="within")], name="inner")
     gl.Sequential([inner], name="outer").summary(print_fn=lines.append, expand_nested=True)
     assert "└ within (Dense)" in lines[0]
+
+
+@pytest.mark.parametrize("thing", [gl.layers.Dense(3, name="dense"), None, "model"])
+def test_only_models_are_plotted(thing: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=f"^Expected a model. Received: {re.escape(repr(thing))}$"):
+        gl.utils.plot_model(thing, tmp_path / "m.svg")

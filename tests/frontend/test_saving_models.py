@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -457,3 +458,10 @@ def test_a_model_that_adds_to_its_config_is_made_by_it(made: Sized, tmp_path: Pa
     loaded = saved(made, tmp_path, custom_objects={"Sized": Sized, "Nameless": Nameless})
     assert (type(loaded), loaded.name) == (type(made), made.name)
     assert same_bits(loaded.predict(x), expected)
+
+
+def test_what_is_no_json_is_no_model() -> None:
+    expected = "Expected the JSON of model.to_json. Received: '{'  (Expecting property name enclosed in double quotes: "
+    with pytest.raises(ValueError, match=re.escape(f"{expected}line 1 column 2 (char 1))")) as caught:
+        gl.models.model_from_json("{")
+    assert type(caught.value) is ValueError

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -204,3 +207,21 @@ def test_a_model_does_not_contain_itself() -> None:
         with pytest.raises(ValueError, match=f"'{model.name}': Expected a layer that does not contain this model"):
             model.add(middle if model is middle else outer)
     assert inner.layers == [] and outer.layers == [middle]
+
+
+@pytest.mark.parametrize("begin", [[], [gl.Input((4,))]])
+def test_a_model_without_layers_is_asked_for_one(begin: list[Any], tmp_path: Path) -> None:
+    model = gl.Sequential(begin, name="bare")
+    model.compile("sgd", "mse")
+    x = np.ones((2, 4), np.float32)
+    for use in (
+        lambda: model.fit(x, x),
+        lambda: model.predict(x),
+        lambda: model.inspect(),
+        lambda: model.save(tmp_path / "m.gradloom"),
+        lambda: model.save_weights(tmp_path / "m.safetensors"),
+        lambda: gl.utils.plot_model(model, tmp_path / "m.svg"),
+        lambda: model.output_shape,
+    ):
+        with pytest.raises(ValueError, match="^Sequential 'bare': Expected at least one layer. Received: a model with"):
+            use()

@@ -1,6 +1,7 @@
 """Variables on the host and in traces."""
 
 import operator
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from gradloom.compiler.ir import Graph, Input, Value
 from gradloom.compiler.program import ALIGNMENT
 from gradloom.compiler.types import F32, TensorType
 from gradloom.initializers import RandomNormal
+from gradloom.saving.weights import assign
 from gradloom.variables import Trace, Variable
 from interpreted import evaluate
 
@@ -240,3 +242,22 @@ def test_random_values_are_drawn_when_they_are_first_asked_for():
     asked = Variable(Counting(seed=1), (2, 3))
     np.testing.assert_array_equal(asked.value, RandomNormal(seed=1)((2, 3)))
     assert drawn == [(2, 3)]
+
+
+def test_numbers_beyond_float32_change_nothing():
+    model = gl.Sequential([gl.Input((2,)), gl.layers.Dense(2, name="dense")])
+    before = model.get_weights()
+    expected = "Expected numbers that float32 has, up to 3.403e+38, for variable {}. Received: -1e+300"
+    bias = re.escape(expected.format("'dense/bias'"))
+    with pytest.raises(ValueError, match=bias):
+        model.layers[0].bias.assign(np.array([0.0, -1e300]))
+    with pytest.raises(ValueError, match=bias):
+        model.set_weights([np.ones((2, 2)), np.array([np.inf, -1e300])])
+    arrays = {"dense/kernel": np.ones((2, 2)), "dense/bias": np.array([1, -1e300])}
+    with pytest.raises(ValueError, match=bias):
+        assign({variable.path: variable for variable in model.weights}, arrays, "Expected weights")
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    with pytest.raises(ValueError, match=re.escape(expected.format("'v'"))):
+        Variable(-1e300, name="v")
+    model.layers[0].bias.assign(np.array([np.inf, np.nan]))  # What is not finite is meant so.
