@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from gradloom.compiler.views.document import document
 from gradloom.compiler.views.typography import MONO, SANS, escaped, text_width
 from gradloom.inspection.profile_text import headline, shortened, unit_for
 from gradloom.inspection.profiling import KernelTime, LayerTime, Profile
 from gradloom.inspection.work import ELEMENTWISE
+
+BY_LAYER, ROOFLINE = "time by layer", "roofline"
 
 MARGIN, HEAD = 28.0, 92.0
 """Around a drawing, and what its title takes."""
@@ -30,7 +33,7 @@ def bar_chart(profile: Profile, rows: int | None) -> str:
     longest = max((layer.seconds for layer in shown), default=0.0) or 1.0
     width = 2 * MARGIN + NAMES + BARS + FIGURES
     height = HEAD + LINE * len(shown) + (LINE if rest else 0) + MARGIN + (LINE if profile.doubt else 0)
-    lines = _opened(profile, "time by layer", width, height)
+    lines = _titled(profile, BY_LAYER)
     keys = ["forward", *(["gradient"] if any(layer.gradient_seconds for layer in shown) else [])]
     lines += _legend(dict(zip(keys, keys, strict=True)), MARGIN)
     for number, layer in enumerate(shown):
@@ -39,7 +42,7 @@ def bar_chart(profile: Profile, rows: int | None) -> str:
         spent = duration(sum(layer.seconds for layer in rest))
         y = HEAD + LINE * len(shown) + 14
         lines.append(f'<text class="note" x="{MARGIN + NAMES:g}" y="{y:g}">{len(rest)} other layers: {spent}</text>')
-    return "\n".join([*lines, *_doubt(profile, height), "</svg>"]) + "\n"
+    return document(_title(profile, BY_LAYER), width, height, _STYLE, [*lines, *_doubt(profile, height)])
 
 
 def _doubt(profile: Profile, height: float) -> list[str]:
@@ -84,7 +87,7 @@ def roofline_chart(profile: Profile) -> str:
     dots = [kernel for kernel in profile.dearest if kernel.flops and kernel.bytes and kernel.seconds]
     width, height = 2 * MARGIN + SIDE + PLOT_WIDTH, HEAD + PLOT_HEIGHT + FOOT + MARGIN / 2
     height += LINE if profile.doubt else 0
-    lines = _opened(profile, "roofline", width, height)
+    lines = _titled(profile, ROOFLINE)
     lines += _legend({"forward": "forward", "gradient": "gradient", "plain": ELEMENTWISE}, MARGIN + SIDE + 40)
     plot = _Plot(profile, dots)
     lines += plot.grid()
@@ -93,7 +96,7 @@ def roofline_chart(profile: Profile) -> str:
     for kernel in dots:
         lines.append(plot.dot(kernel, 3 + 11 * math.sqrt(kernel.seconds / longest)))
     lines += plot.names(dots)
-    return "\n".join([*lines, *_doubt(profile, height), "</svg>"]) + "\n"
+    return document(_title(profile, ROOFLINE), width, height, _STYLE, [*lines, *_doubt(profile, height)])
 
 
 class _Plot:
@@ -187,15 +190,15 @@ def _round_numbers(low: float, high: float, most: float) -> Iterator[float]:
         yield from (digit * 10.0**power for digit in digits if low <= digit * 10.0**power <= high)
 
 
-def _opened(profile: Profile, what: str, width: float, height: float) -> list[str]:
-    """The begin of a drawing: colours, page and title."""
+def _title(profile: Profile, what: str) -> str:
+    return f"{what} of {profile.title}"
+
+
+def _titled(profile: Profile, what: str) -> list[str]:
+    """The begin of a drawing: its title, and what was measured."""
     note = f"{headline(profile)}; medians of {profile.steps} steps"
     return [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img" aria-label="{what} of {escaped(profile.title)}">',
-        f"<style>{_STYLE}</style>",
-        f'<rect class="page" width="{width:.0f}" height="{height:.0f}" rx="10"/>',
-        f'<text class="title" x="{MARGIN:g}" y="30">{what} of {escaped(profile.title)}</text>',
+        f'<text class="title" x="{MARGIN:g}" y="30">{escaped(_title(profile, what))}</text>',
         f'<text class="note" x="{MARGIN:g}" y="49">{escaped(note)}</text>',
     ]
 
