@@ -154,6 +154,14 @@ def test_tabs_and_graph_by_keyboard(page: Chrome) -> None:
     assert len({before, zoomed, find(page, ".graph > g").get_attribute("transform")}) == 3
 
 
+def test_the_first_tabs_reach_search_stages_and_forms(page: Chrome) -> None:
+    reached = []
+    for _ in range(3):
+        press(page, Keys.TAB)
+        reached.append(page.execute_script("return document.activeElement.id || document.activeElement.textContent"))
+    assert reached == ["search", "tab-fused", "graph"]
+
+
 def test_memory_says_what_a_buffer_is(page: Chrome) -> None:
     open_tab(page, "memory")
     until(page, "document.querySelector('.buffer')")
