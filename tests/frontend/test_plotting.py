@@ -11,6 +11,7 @@ import pytest
 
 import gradloom as gl
 import networks
+from small_files import small_files
 
 
 def texts(path: Path) -> list[str]:
@@ -58,7 +59,7 @@ def test_bitmaps_are_made_by_graphviz(tmp_path: Path, monkeypatch: pytest.Monkey
     """A program of that name gets the DOT source and the format."""
     binary = tmp_path / "bin" / "dot"
     binary.parent.mkdir()
-    binary.write_text('#!/bin/sh\n/bin/cat > "$3"; echo "$1" >> "$3"\n')
+    binary.write_text('#!/bin/sh\n/bin/cat; echo "$1"\n')
     binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(binary.parent))
     path = tmp_path / "model.png"
@@ -68,6 +69,23 @@ def test_bitmaps_are_made_by_graphviz(tmp_path: Path, monkeypatch: pytest.Monkey
     binary.write_text("#!/bin/sh\necho no fonts >&2; exit 3\n")
     with pytest.raises(OSError, match="Received: no fonts"):
         gl.utils.plot_model(networks.mlp(), path)
+
+
+@pytest.mark.parametrize("name", ["model.svg", "model.dot", "model.png"])
+def test_a_drawing_that_finds_no_room_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    binary = tmp_path / "bin" / "dot"
+    binary.parent.mkdir()
+    binary.write_text("#!/bin/sh\n/bin/cat\n")
+    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(binary.parent))
+    path = tmp_path / name
+    path.write_text("old")
+    with pytest.raises(OSError, match=name) as error, small_files(200):
+        gl.utils.plot_model(networks.mlp(), path)
+    assert error.value.filename == str(path) and path.read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == sorted([binary.parent, path])
 
 
 def test_a_missing_program_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

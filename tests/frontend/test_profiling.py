@@ -29,6 +29,7 @@ from gradloom.inspection.work import Credit
 from gradloom.random_seed import new_stream
 from gradloom.runtime.timing import Timeline
 from gradloom.step_graphs import train_step
+from small_files import small_files
 
 MACHINE = Roof(threads=2, peak=100e9, cache=200e9, shared=50e9, memory=10e9, cache_bytes=10_000, shared_bytes=10**6)
 BATCH, INPUTS, HIDDEN, CLASSES = 16, 20, 24, 10
@@ -253,6 +254,14 @@ def test_everything_is_json() -> None:
     read = json.loads(json.dumps(profile.json()))
     assert len(read["kernels"]) == len(profile.kernels) and len(read["layers"]) == len(profile.layers)
     assert read["kernels"][0]["seconds"] == profile.kernels[0].seconds and read["roof"]["peak"] == MACHINE.peak
+
+
+def test_a_trace_that_finds_no_room_leaves_the_old_one(tmp_path: Path) -> None:
+    profile, path = faked(mlp()), tmp_path / "trace.json"
+    path.write_text("old")
+    with pytest.raises(OSError, match="trace.json") as error, small_files(200):
+        profile.save_trace(path)
+    assert error.value.filename == str(path) and path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_trace_has_a_track_of_nested_events_for_each_thread(tmp_path: Path) -> None:
