@@ -234,6 +234,16 @@ def test_names_are_escaped() -> None:
     assert to_dot(graph)
 
 
+def test_names_of_layers_stand_as_they_are() -> None:
+    graph = Graph("quoted")
+    with layer_scope('a "b", <c>'):
+        graph.output("y", ops.exp(graph.input("x", TensorType(F32, (2,)))))
+    keys = ["".join(key.itertext()) for key in parts(to_svg(graph), "key")]
+    assert 'a "b", <c>' in keys
+    assert to_networkx(graph).nodes[1]["layers"] == ['a "b", <c>']
+    assert r'# "a \"b\", <c>"' in str(graph)
+
+
 def test_a_graph_of_thousands_of_nodes_is_drawn() -> None:
     graph = mlp(layers=500)
     svg = to_svg(graph)
