@@ -162,6 +162,16 @@ def test_the_first_tabs_reach_search_stages_and_forms(page: Chrome) -> None:
     assert reached == ["search", "tab-fused", "graph"]
 
 
+def test_memory_is_told_in_round_numbers(page: Chrome) -> None:
+    open_tab(page, "memory")
+    until(page, "document.querySelector('.buffer')")
+    told = [tick.text for tick in page.find_elements(By.CSS_SELECTOR, ".grid + .tick")]
+    assert 3 <= len(told) <= 5 and told[0] == "0 B"
+    assert all(number.strip("0") in ("", "1", "2", "4", "5", "6", "8", "15") for number, _ in map(str.split, told)), (
+        told
+    )
+
+
 def test_memory_says_what_a_buffer_is(page: Chrome) -> None:
     open_tab(page, "memory")
     until(page, "document.querySelector('.buffer')")

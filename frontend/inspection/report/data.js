@@ -104,7 +104,7 @@ class Data {
 
 function bytesText(count) {
   for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
-    if (count >= size) return `${(count / size).toPrecision(3)} ${unit}`;
+    if (count >= size) return `${Number((count / size).toPrecision(3))} ${unit}`;
   }
   return `${count} B`;
 }
