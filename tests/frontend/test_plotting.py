@@ -31,6 +31,7 @@ def test_boxes_say_what_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "model.svg"
     gl.utils.plot_model(networks.mlp(), path)
     plain = texts(path)
+    assert "input" in plain and "argument" not in plain
     assert "Dense" in plain and not any("dense" in text or "None" in text for text in plain if "(" in text)
     gl.utils.plot_model(networks.mlp(), path, show_dtype=True, show_layer_activations=True, show_trainable=True)
     assert "float32, softmax, trainable" in texts(path) and "float32" in texts(path)
