@@ -19,7 +19,7 @@ function memoryView(data, go) {
     element("h2", {}, "Who holds the peak"),
     table(
       ["buffer", "size", "calls", "made by"],
-      holders.slice(0, 40).map((buffer) => [code(buffer.name), bytesText(buffer.nbytes), `${buffer.first} – ${buffer.last}`, element("button", { type: "button", class: "link", onclick: () => go({ call: buffer.first }) }, buffer.owner)]),
+      holders.slice(0, 40).map((buffer) => [code(buffer.name), bytesText(buffer.nbytes), `${buffer.first} – ${buffer.last}`, element("button", { type: "button", class: "link", onclick: () => go({ call: buffer.first }) }, breakable(buffer.owner))]),
       [1],
     ),
     holders.length > 40 ? element("p", { class: "quiet" }, `and ${holders.length - 40} more`) : null,
@@ -129,7 +129,7 @@ function profileView(data, go) {
       ["call", "kernel", "time", "share", "GFLOP/s", "GB/s", "of roof"],
       kernels.slice(0, 300).map((kernel) => [
         String(kernel.call),
-        element("button", { type: "button", class: "link", onclick: () => go({ call: kernel.call }) }, kernel.name),
+        element("button", { type: "button", class: "link", onclick: () => go({ call: kernel.call }) }, breakable(kernel.name)),
         secondsText(kernel.seconds),
         `${((100 * kernel.seconds) / total).toFixed(1)} %`,
         kernel.gflops ? kernel.gflops.toPrecision(3) : "",
