@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -230,6 +231,26 @@ def test_the_charts_are_drawings_of_all_layers_and_kernels() -> None:
     dots = list(ElementTree.fromstring(profile.roofline_svg()).iter("{http://www.w3.org/2000/svg}circle"))
     assert len(dots) == sum(kernel.flops > 0 for kernel in profile.kernels)
     assert "prefers-color-scheme:dark" in profile.svg() and "<svg" in profile._repr_html_()
+
+
+def test_names_in_the_roofline_lie_over_no_dot_and_no_other_name() -> None:
+    space = "{http://www.w3.org/2000/svg}"
+    model = gl.Sequential(
+        [gl.Input((INPUTS,)), *(gl.layers.Dense(20 + n, "relu", name=f"layer_{n}") for n in range(8))]
+    )
+    root = ElementTree.fromstring(faked(model, mode="predict").roofline_svg())
+    discs = [tuple(float(dot.get(key, "nan")) for key in ("cx", "cy", "r")) for dot in root.iter(f"{space}circle")]
+    names = [text for text in root.iter(f"{space}text") if text.get("class") == "label"]
+    areas = []
+    for name in names:
+        x, y, half = float(name.get("x", "nan")), float(name.get("y", "nan")), 2.5 * len(name.text or "")
+        areas.append((x - half, y - 8, x + half, y + 2))
+    assert len(discs) > len(areas) > 1
+    for number, (left, top, right, bottom) in enumerate(areas):
+        for x, y, radius in discs:
+            assert math.hypot(x - min(max(x, left), right), y - min(max(y, top), bottom)) >= radius
+        for other in areas[:number]:
+            assert left >= other[2] or right <= other[0] or top >= other[3] or bottom <= other[1]
 
 
 def test_a_busy_machine_is_told_in_a_line_of_texts_and_charts() -> None:
