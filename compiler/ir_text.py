@@ -80,15 +80,18 @@ def node_line(graph: Graph, value: Value, indent: str = "  ", comments: bool = T
     attributes = format_attributes(value.op, value.type)
     line = f"{indent}%{value.number}: {value.type} = {value.op.name}{operands}"
     line += f" {{{attributes}}}" if attributes else ""
-    layers = ", ".join(layer_paths(graph, value)) if comments else ""
+    layers = ", ".join(map(_commented, layer_paths(graph, value))) if comments else ""
     return f"{line.ljust(COMMENT_COLUMN)}  # {layers}" if layers else line
 
 
 def layer_paths(graph: Graph, value: Value) -> list[str]:
     """Return the paths of the layers that made the node, sorted."""
-    paths = {origin.layer for origin in graph.provenance.get(value, ()) if origin.layer}
-    # A comment ends with its line, and paths with a comma, whatever a layer is called.
-    return sorted(path if path.isprintable() and not _MARKS & {*path} else quote(path) for path in paths)
+    return sorted({origin.layer for origin in graph.provenance.get(value, ()) if origin.layer})
+
+
+def _commented(path: str) -> str:
+    """A layer's path in a comment, which ends with its line as paths do with a comma, whatever a layer is called."""
+    return path if path.isprintable() and not _MARKS & {*path} else quote(path)
 
 
 def format_attributes(op: Op, type: TensorType) -> str:

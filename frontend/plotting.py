@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradloom.runtime.files import published
+
 if TYPE_CHECKING:
     from os import PathLike
 
@@ -36,8 +38,9 @@ def plot_model(
     other directions are Graphviz's); ".png" and ".pdf" by Graphviz's `dot`, with `dpi` dots an inch.
     show_layer_names: names in front of the layers' kinds. rankdir: the direction, "TB", "LR", "BT" or "RL".
     expand_nested: show the layers inside of nested models in their place. Keras's default file is "model.png".
-    Raises `ValueError` for another ending or direction and for a model that is not built, `FileNotFoundError` where the
-    folder is not there, `ImportError` where Graphviz would be needed and is not there.
+    The file is replaced as a whole or not at all. Raises `ValueError` for another ending or direction and for a model
+    that is not built, `FileNotFoundError` where the folder is not there, `ImportError` where Graphviz would be needed
+    and is not there.
     """
     from gradloom.compiler.views import draw_dot, draw_svg, picture_of_network
     from gradloom.inspection.layer_calls import Shown, layer_network
@@ -58,13 +61,13 @@ def plot_model(
     picture = picture_of_network(layer_network(model, expand_nested, shown))
     if suffix == ".svg" and rankdir == "TB":
         text = draw_svg(picture)
-        path.write_text(text, encoding="utf-8")
+        _write(path, text.encode())
         return Drawing(text)
     source = draw_dot(picture, rankdir, None if suffix == ".svg" else dpi)
     if suffix == ".dot":
-        path.write_text(source, encoding="utf-8")
+        _write(path, source.encode())
     else:
-        _run_graphviz(source, path)
+        _write(path, _run_graphviz(source, path.suffix[1:].lower()))
     return None
 
 
@@ -78,15 +81,22 @@ class Drawing:
         return self._svg
 
 
-def _run_graphviz(source: str, path: Path) -> None:
+def _write(path: Path, content: bytes) -> None:
+    with published(path) as file:
+        file.write(content)
+
+
+def _run_graphviz(source: str, form: str) -> bytes:
+    """What Graphviz makes of a graph, in the form of a file with that ending."""
     binary = shutil.which("dot")
     if binary is None:
         raise ImportError(
-            f"Expected Graphviz's program `dot` to write {path.suffix} files; its packages are called graphviz "
+            f"Expected Graphviz's program `dot` to write .{form} files; its packages are called graphviz "
             "(apt-get install graphviz, brew install graphviz, conda install graphviz). Received: none on the PATH. "
             "Files ending in .svg (rankdir='TB') and .dot need no program"
         )
-    command = [binary, f"-T{path.suffix[1:].lower()}", "-o", str(path)]
-    done = subprocess.run(command, input=source, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run([binary, f"-T{form}"], input=source.encode(), capture_output=True)
     if done.returncode:
-        raise OSError(f"Expected {path} to be written by {binary}. Received: {done.stderr.strip()}")
+        told = done.stderr.decode(errors="replace").strip()
+        raise OSError(f"Expected .{form} to be written by {binary}. Received: {told}")
+    return done.stdout

@@ -16,6 +16,7 @@ ROLE_HUES = {
     "data": 200,
     "indices": 200,
     "argument": 200,
+    "input": 200,
     "captured": 90,
     "prepared": 60,
     "intermediate": 188,

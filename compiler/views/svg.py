@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gradloom.compiler.ir import Graph
 from gradloom.compiler.views import palette
+from gradloom.compiler.views.document import document
 from gradloom.compiler.views.layout import Point
 from gradloom.compiler.views.legend import legend
 from gradloom.compiler.views.picture import Box, Picture, Place, picture_of
@@ -37,12 +38,8 @@ def draw_svg(picture: Picture) -> str:
     used = {hue for hue in hues.values() if hue is not None}
     ids = {place: f"n{number}" for number, place in enumerate(hues)}
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img" aria-label="{escaped(picture.name)}">',
-        f"<style>{_style(used, set(kinds.values()))}</style>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto" '
         'markerUnits="userSpaceOnUse"><path class="tip" d="M0 0.8 8 4 0 7.2z"/></marker></defs>',
-        f'<rect class="page" width="{width:.0f}" height="{height:.0f}" rx="10"/>',
         f'<g transform="translate({MARGIN:g} {MARGIN:g})">',
         *legend_lines,
         "</g>",
@@ -60,7 +57,7 @@ def draw_svg(picture: Picture) -> str:
         lines += _box(box, rectangle, hues[box.place], ids[box.place])
     for tag, rectangle in scene.tags:
         lines.append(_tag(tag, rectangle, hues[tag.box.place], ids))
-    return "\n".join([*lines, "</g>", "</svg>"]) + "\n"
+    return document(picture.name, width, height, _style(used, set(kinds.values())), [*lines, "</g>"])
 
 
 def _kernel(hue: int, area: Rectangle) -> str:

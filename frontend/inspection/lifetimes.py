@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gradloom.compiler.cached import cached_property
 from gradloom.compiler.pipeline import Lowering
 from gradloom.compiler.views import palette
+from gradloom.compiler.views.document import document
 from gradloom.compiler.views.typography import MONO, SANS, escaped, text_width
 
 if TYPE_CHECKING:
@@ -157,10 +158,6 @@ def _chart(report: MemoryReport) -> str:
         f"peak {report.peak_bytes:,} bytes in call {report.peak_call}"
     )
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img" aria-label="memory of {escaped(report.title)}">',
-        f"<style>{_style(sorted(set(hues.values())))}</style>",
-        f'<rect class="page" width="{width:.0f}" height="{height:.0f}" rx="10"/>',
         f'<text class="name" x="28" y="30">memory of {escaped(report.title)}</text>',
         f'<text class="note" x="28" y="49">{note}</text>',
     ]
@@ -186,7 +183,7 @@ def _chart(report: MemoryReport) -> str:
             lines.append(f'<text x="{x + wide / 2:.1f}" y="{y + high / 2 + 3.5:.1f}">{escaped(label)}</text>')
         lines.append("</g>")
     lines += _curve(report, TOP + HEIGHT + 34, across)
-    return "\n".join([*lines, "</svg>"]) + "\n"
+    return document(f"memory of {report.title}", width, height, _style(sorted(set(hues.values()))), lines)
 
 
 def _curve(report: MemoryReport, top: float, across: float) -> list[str]:

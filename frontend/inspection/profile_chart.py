@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+from gradloom.compiler.views.document import document
 from gradloom.compiler.views.typography import MONO, SANS, escaped, text_width
 from gradloom.inspection.profile_text import headline, shortened, unit_for
 from gradloom.inspection.profiling import KernelTime, LayerTime, Profile
 from gradloom.inspection.work import ELEMENTWISE
+
+BY_LAYER, ROOFLINE = "time by layer", "roofline"
 
 MARGIN, HEAD = 28.0, 92.0
 """Around a drawing, and what its title takes."""
@@ -30,7 +34,7 @@ def bar_chart(profile: Profile, rows: int | None) -> str:
     longest = max((layer.seconds for layer in shown), default=0.0) or 1.0
     width = 2 * MARGIN + NAMES + BARS + FIGURES
     height = HEAD + LINE * len(shown) + (LINE if rest else 0) + MARGIN + (LINE if profile.doubt else 0)
-    lines = _opened(profile, "time by layer", width, height)
+    lines = _titled(profile, BY_LAYER)
     keys = ["forward", *(["gradient"] if any(layer.gradient_seconds for layer in shown) else [])]
     lines += _legend(dict(zip(keys, keys, strict=True)), MARGIN)
     for number, layer in enumerate(shown):
@@ -39,7 +43,7 @@ def bar_chart(profile: Profile, rows: int | None) -> str:
         spent = duration(sum(layer.seconds for layer in rest))
         y = HEAD + LINE * len(shown) + 14
         lines.append(f'<text class="note" x="{MARGIN + NAMES:g}" y="{y:g}">{len(rest)} other layers: {spent}</text>')
-    return "\n".join([*lines, *_doubt(profile, height), "</svg>"]) + "\n"
+    return document(_title(profile, BY_LAYER), width, height, _STYLE, [*lines, *_doubt(profile, height)])
 
 
 def _doubt(profile: Profile, height: float) -> list[str]:
@@ -84,24 +88,24 @@ def roofline_chart(profile: Profile) -> str:
     dots = [kernel for kernel in profile.dearest if kernel.flops and kernel.bytes and kernel.seconds]
     width, height = 2 * MARGIN + SIDE + PLOT_WIDTH, HEAD + PLOT_HEIGHT + FOOT + MARGIN / 2
     height += LINE if profile.doubt else 0
-    lines = _opened(profile, "roofline", width, height)
+    lines = _titled(profile, ROOFLINE)
     lines += _legend({"forward": "forward", "gradient": "gradient", "plain": ELEMENTWISE}, MARGIN + SIDE + 40)
     plot = _Plot(profile, dots)
     lines += plot.grid()
     lines += plot.roofs()
-    longest = max((kernel.seconds for kernel in dots), default=1.0)
-    for kernel in dots:
-        lines.append(plot.dot(kernel, 3 + 11 * math.sqrt(kernel.seconds / longest)))
+    lines += [plot.dot(kernel) for kernel in dots]
     lines += plot.names(dots)
-    return "\n".join([*lines, *_doubt(profile, height), "</svg>"]) + "\n"
+    return document(_title(profile, ROOFLINE), width, height, _STYLE, [*lines, *_doubt(profile, height)])
 
 
 class _Plot:
-    """Two logarithmic scales: FLOPs for each byte to the right, GFLOP/s upward."""
+    """Two logarithmic scales: FLOPs for each byte to the right, GFLOP/s upward; `taken` is where lines have names."""
 
     def __init__(self, profile: Profile, dots: Sequence[KernelTime]) -> None:
         self.profile, self.roof = profile, profile.roof
-        self.duration = unit_for(max((kernel.seconds for kernel in dots), default=0.0))
+        self.longest = max((kernel.seconds for kernel in dots), default=0.0)
+        self.duration = unit_for(self.longest)
+        self.taken: list[_Area] = []
         self.peak, ridge = 1e-9 * self.roof.peak, self.roof.peak / self.roof.memory
         at = [kernel.flops / kernel.bytes for kernel in dots]
         rates = [kernel.gflops for kernel in dots]
@@ -143,40 +147,77 @@ class _Plot:
             at = start * (end / start) ** (0.12 + 0.16 * number)
             angle = -math.degrees(math.atan2(self.y(slope * start) - self.y(self.peak), self.x(end) - self.x(start)))
             place = f"{self.x(at):.1f} {self.y(slope * at) - 5:.1f}"
-            lines.append(
-                f'<text class="tick" transform="translate({place})rotate({angle:.1f})">{name} {slope:.0f} GB/s</text>'
-            )
+            text = f"{name} {slope:.0f} GB/s"
+            lines.append(f'<text class="tick" transform="translate({place})rotate({angle:.1f})">{text}</text>')
+            # A slanted text is covered by a square for each of its letters.
+            across, up = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+            for letter in range(len(text)):
+                along = text_width(text[:letter], MONO, 9.5)
+                self.taken.append(_Area(self.x(at) + along * across, self.y(slope * at) - 9 + along * up, 7, 7))
         ridge = self.peak / (1e-9 * self.roof.cache)
         right = MARGIN + SIDE + PLOT_WIDTH
         lines.append(f'<path class="roof" d="M{self.x(ridge):.1f} {self.y(self.peak):.1f}H{right:g}"/>')
         y = self.y(self.peak) - 6
-        lines.append(f'<text class="tick end" x="{right - 4:g}" y="{y:.1f}">peak {self.peak:.0f} GFLOP/s</text>')
+        text = f"peak {self.peak:.0f} GFLOP/s"
+        lines.append(f'<text class="tick end" x="{right - 4:g}" y="{y:.1f}">{text}</text>')
+        long = text_width(text, MONO, 9.5)
+        level = _Area((self.x(ridge) + right) / 2, self.y(self.peak), right - self.x(ridge), 2)
+        self.taken += [_Area(right - 4 - long / 2, y - 3, long, 9), level]
         return lines
 
-    def dot(self, kernel: KernelTime, radius: float) -> str:
+    def place(self, kernel: KernelTime) -> tuple[float, float, float]:
+        """The middle of a kernel's disc, and its radius."""
+        radius = 3 + 11 * math.sqrt(kernel.seconds / self.longest)
+        return self.x(kernel.flops / kernel.bytes), self.y(kernel.gflops), radius
+
+    def dot(self, kernel: KernelTime) -> str:
         gradient = sum(share for credit, share in kernel.credits.items() if credit.gradient)
         css = "plain" if kernel.kind == ELEMENTWISE else "gradient" if gradient > 0.5 else "forward"
         told = (
             f"{kernel.label}\n{kernel.name}\n{self.duration(kernel.seconds)}, {kernel.gflops:.3g} GFLOP/s, "
             f"{kernel.gbs:.3g} GB/s, {100 * kernel.bound_share:.0f} % of the roof"
         )
-        x, y = self.x(kernel.flops / kernel.bytes), self.y(kernel.gflops)
+        x, y, radius = self.place(kernel)
         circle = f'<circle class="{css} dot" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">'
         return f"{circle}<title>{escaped(told)}</title></circle>"
 
     def names(self, dots: Sequence[KernelTime]) -> list[str]:
-        """The names of the dearest, beside their dots, unless one stands there already."""
+        """The names of the dearest, below, above or beside their dots, where nothing else stands."""
         lines: list[str] = []
-        taken: list[tuple[float, float, float]] = []
+        taken = [*self.taken, *(_Area(x, y, 2 * radius, 2 * radius) for x, y, radius in map(self.place, dots))]
+        left, right = MARGIN + SIDE, MARGIN + SIDE + PLOT_WIDTH
         for kernel in dots[:NAMED]:
             text = shortened(kernel.label, 44)
-            long = text_width(text, SANS, 10)
-            x, y = self.x(kernel.flops / kernel.bytes), self.y(kernel.gflops) + 28
-            x = min(max(x, MARGIN + SIDE + long / 2), MARGIN + SIDE + PLOT_WIDTH - long / 2)
-            if all(abs(x - other) > (long + width) / 2 + 6 or abs(y - height) > 13 for other, height, width in taken):
-                taken.append((x, y, long))
-                lines.append(f'<text class="label" x="{x:.1f}" y="{y:.1f}">{escaped(text)}</text>')
+            long, (x, y, radius) = text_width(text, SANS, 10), self.place(kernel)
+            within = min(max(x, left + long / 2), right - long / 2)
+            aside, off = radius + 4 + long / 2, radius + 9
+            places = [
+                _Area(*at, long, 12) for at in ((within, y + off), (within, y - off), (x + aside, y), (x - aside, y))
+            ]
+            for area in places:
+                inside = (
+                    left <= area.x - long / 2
+                    and area.x + long / 2 <= right
+                    and HEAD <= area.y <= HEAD + PLOT_HEIGHT - 6
+                )
+                if inside and not any(area.meets(other) for other in taken):
+                    taken.append(area)
+                    lines.append(f'<text class="label" x="{area.x:.1f}" y="{area.y + 3.5:.1f}">{escaped(text)}</text>')
+                    break
         return lines
+
+
+class _Area(NamedTuple):
+    """A rectangle by its middle."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def meets(self, other: _Area) -> bool:
+        apart = abs(self.x - other.x) >= (self.width + other.width) / 2
+        return not apart and abs(self.y - other.y) < (self.height + other.height) / 2
 
 
 def _round_numbers(low: float, high: float, most: float) -> Iterator[float]:
@@ -187,15 +228,15 @@ def _round_numbers(low: float, high: float, most: float) -> Iterator[float]:
         yield from (digit * 10.0**power for digit in digits if low <= digit * 10.0**power <= high)
 
 
-def _opened(profile: Profile, what: str, width: float, height: float) -> list[str]:
-    """The begin of a drawing: colours, page and title."""
+def _title(profile: Profile, what: str) -> str:
+    return f"{what} of {profile.title}"
+
+
+def _titled(profile: Profile, what: str) -> list[str]:
+    """The begin of a drawing: its title, and what was measured."""
     note = f"{headline(profile)}; medians of {profile.steps} steps"
     return [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img" aria-label="{what} of {escaped(profile.title)}">',
-        f"<style>{_STYLE}</style>",
-        f'<rect class="page" width="{width:.0f}" height="{height:.0f}" rx="10"/>',
-        f'<text class="title" x="{MARGIN:g}" y="30">{what} of {escaped(profile.title)}</text>',
+        f'<text class="title" x="{MARGIN:g}" y="30">{escaped(_title(profile, what))}</text>',
         f'<text class="note" x="{MARGIN:g}" y="49">{escaped(note)}</text>',
     ]
 

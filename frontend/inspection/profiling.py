@@ -17,6 +17,7 @@ from gradloom.compiler.program import Call
 from gradloom.inspection.measuring import Measurement, measure
 from gradloom.inspection.roof import Roof, roof
 from gradloom.inspection.work import Credit, bytes_by_argument, compulsory_bytes, credits_of, shares_of, work_of
+from gradloom.runtime.files import published
 
 ABOVE_ROOF = 1.05
 """A kernel's part of the roof from which on the roof must be wrong."""
@@ -215,10 +216,14 @@ class Profile:
         return trace_events(self)
 
     def save_trace(self, path: str | Path) -> None:
-        """Write `trace` to a file for https://ui.perfetto.dev or Chrome's about:tracing; nothing of it is sent."""
+        """Write `trace` to a file for https://ui.perfetto.dev or Chrome's about:tracing; nothing of it is sent.
+
+        The file is replaced as a whole or not at all. Raises OSError that names `path`.
+        """
         import json
 
-        Path(path).write_text(json.dumps(self.trace()), encoding="utf-8")
+        with published(path) as file:
+            file.write(json.dumps(self.trace()).encode())
 
     def __str__(self) -> str:
         return self.text()

@@ -43,6 +43,16 @@ def mlp(layers: int = 2) -> Graph:
     return graph
 
 
+def long_chain() -> Graph:
+    """A chain whose last node also reads the first."""
+    graph = Graph("long")
+    first = value = ops.exp(graph.input("x", TensorType(F32, (4,))))
+    for _ in range(30):
+        value = ops.tanh(value)
+    graph.output("y", value + first)
+    return graph
+
+
 def fused(graph: Graph) -> Graph:
     return fuse(simplify(graph))[0]
 
@@ -185,13 +195,25 @@ def test_colours_follow_the_background() -> None:
     assert all(fills) and fills[0] != fills[1]
 
 
+def test_drawings_in_one_page_leave_one_another_alone() -> None:
+    """Every rule is for one drawing, every id in one drawing, and what refers to an id finds its own."""
+    drawings = [to_svg(long_chain()), to_svg(fused(mlp()))]
+    seen: set[str] = set()
+    for svg in drawings:
+        root = ElementTree.fromstring(svg)
+        own = root.get("class", "")
+        style = re.sub(r"@media [^{]*\{", "", svg.partition("<style>")[2].partition("</style>")[0])
+        selectors = [each for rule in re.findall(r"([^{}]+)\{", style) for each in rule.split(",")]
+        assert own and len(selectors) > 9 and all(each.strip().startswith(f".{own} ") for each in selectors)
+        ids = {element.get("id", "") for element in root.iter()} - {""}
+        named = re.findall(r'(?:url\(|href=")#([^)"]+)', svg)
+        assert set(named) <= ids and not ids & seen and own not in seen
+        seen |= ids | {own}
+    assert "href=" in drawings[0] and "url(#" in drawings[0]
+
+
 def test_long_edges_become_tags_that_link_to_what_they_name() -> None:
-    graph = Graph("long")
-    first = value = ops.exp(graph.input("x", TensorType(F32, (4,))))
-    for _ in range(30):
-        value = ops.tanh(value)
-    graph.output("y", value + first)
-    svg = to_svg(graph)
+    svg = to_svg(long_chain())
     (tag,) = parts(svg, "tag")
     assert "↑ %1 exp" in "".join(tag.itertext())
     (link,) = ElementTree.fromstring(svg).iter(f"{SVG}a")
@@ -210,6 +232,16 @@ def test_names_are_escaped() -> None:
     root = ElementTree.fromstring(to_svg(graph))
     assert "<k>&" in "".join(root.itertext())
     assert to_dot(graph)
+
+
+def test_names_of_layers_stand_as_they_are() -> None:
+    graph = Graph("quoted")
+    with layer_scope('a "b", <c>'):
+        graph.output("y", ops.exp(graph.input("x", TensorType(F32, (2,)))))
+    keys = ["".join(key.itertext()) for key in parts(to_svg(graph), "key")]
+    assert 'a "b", <c>' in keys
+    assert to_networkx(graph).nodes[1]["layers"] == ['a "b", <c>']
+    assert r'# "a \"b\", <c>"' in str(graph)
 
 
 def test_a_graph_of_thousands_of_nodes_is_drawn() -> None:

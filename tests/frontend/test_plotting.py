@@ -13,6 +13,7 @@ import pytest
 
 import gradloom as gl
 import networks
+from small_files import small_files
 
 
 def texts(path: Path) -> list[str]:
@@ -32,6 +33,7 @@ def test_boxes_say_what_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "model.svg"
     gl.utils.plot_model(networks.mlp(), path)
     plain = texts(path)
+    assert "input" in plain and "argument" not in plain
     assert "Dense" in plain and not any("dense" in text or "None" in text for text in plain if "(" in text)
     gl.utils.plot_model(networks.mlp(), path, show_dtype=True, show_layer_activations=True, show_trainable=True)
     assert "float32, softmax, trainable" in texts(path) and "float32" in texts(path)
@@ -60,7 +62,7 @@ def test_bitmaps_are_made_by_graphviz(tmp_path: Path, monkeypatch: pytest.Monkey
     """A program of that name gets the DOT source and the format."""
     binary = tmp_path / "bin" / "dot"
     binary.parent.mkdir()
-    binary.write_text('#!/bin/sh\n/bin/cat > "$3"; echo "$1" >> "$3"\n')
+    binary.write_text('#!/bin/sh\n/bin/cat; echo "$1"\n')
     binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(binary.parent))
     path = tmp_path / "model.png"
@@ -70,6 +72,23 @@ def test_bitmaps_are_made_by_graphviz(tmp_path: Path, monkeypatch: pytest.Monkey
     binary.write_text("#!/bin/sh\necho no fonts >&2; exit 3\n")
     with pytest.raises(OSError, match="Received: no fonts"):
         gl.utils.plot_model(networks.mlp(), path)
+
+
+@pytest.mark.parametrize("name", ["model.svg", "model.dot", "model.png"])
+def test_a_drawing_that_finds_no_room_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    binary = tmp_path / "bin" / "dot"
+    binary.parent.mkdir()
+    binary.write_text("#!/bin/sh\n/bin/cat\n")
+    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(binary.parent))
+    path = tmp_path / name
+    path.write_text("old")
+    with pytest.raises(OSError, match=name) as error, small_files(200):
+        gl.utils.plot_model(networks.mlp(), path)
+    assert error.value.filename == str(path) and path.read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == sorted([binary.parent, path])
 
 
 def test_a_missing_program_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -29,6 +30,7 @@ from gradloom.inspection.work import Credit
 from gradloom.random_seed import new_stream
 from gradloom.runtime.timing import Timeline
 from gradloom.step_graphs import train_step
+from small_files import small_files
 
 MACHINE = Roof(threads=2, peak=100e9, cache=200e9, shared=50e9, memory=10e9, cache_bytes=10_000, shared_bytes=10**6)
 BATCH, INPUTS, HIDDEN, CLASSES = 16, 20, 24, 10
@@ -231,6 +233,26 @@ def test_the_charts_are_drawings_of_all_layers_and_kernels() -> None:
     assert "prefers-color-scheme:dark" in profile.svg() and "<svg" in profile._repr_html_()
 
 
+def test_names_in_the_roofline_lie_over_no_dot_and_no_other_name() -> None:
+    space = "{http://www.w3.org/2000/svg}"
+    model = gl.Sequential(
+        [gl.Input((INPUTS,)), *(gl.layers.Dense(20 + n, "relu", name=f"layer_{n}") for n in range(8))]
+    )
+    root = ElementTree.fromstring(faked(model, mode="predict").roofline_svg())
+    discs = [tuple(float(dot.get(key, "nan")) for key in ("cx", "cy", "r")) for dot in root.iter(f"{space}circle")]
+    names = [text for text in root.iter(f"{space}text") if text.get("class") == "label"]
+    areas = []
+    for name in names:
+        x, y, half = float(name.get("x", "nan")), float(name.get("y", "nan")), 2.5 * len(name.text or "")
+        areas.append((x - half, y - 8, x + half, y + 2))
+    assert len(discs) > len(areas) > 1
+    for number, (left, top, right, bottom) in enumerate(areas):
+        for x, y, radius in discs:
+            assert math.hypot(x - min(max(x, left), right), y - min(max(y, top), bottom)) >= radius
+        for other in areas[:number]:
+            assert left >= other[2] or right <= other[0] or top >= other[3] or bottom <= other[1]
+
+
 def test_a_busy_machine_is_told_in_a_line_of_texts_and_charts() -> None:
     """Kernels that are faster than the machine, and barriers at which threads wait for a processor."""
     model = mlp()
@@ -253,6 +275,14 @@ def test_everything_is_json() -> None:
     read = json.loads(json.dumps(profile.json()))
     assert len(read["kernels"]) == len(profile.kernels) and len(read["layers"]) == len(profile.layers)
     assert read["kernels"][0]["seconds"] == profile.kernels[0].seconds and read["roof"]["peak"] == MACHINE.peak
+
+
+def test_a_trace_that_finds_no_room_leaves_the_old_one(tmp_path: Path) -> None:
+    profile, path = faked(mlp()), tmp_path / "trace.json"
+    path.write_text("old")
+    with pytest.raises(OSError, match="trace.json") as error, small_files(200):
+        profile.save_trace(path)
+    assert error.value.filename == str(path) and path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_trace_has_a_track_of_nested_events_for_each_thread(tmp_path: Path) -> None:

@@ -154,6 +154,24 @@ def test_tabs_and_graph_by_keyboard(page: Chrome) -> None:
     assert len({before, zoomed, find(page, ".graph > g").get_attribute("transform")}) == 3
 
 
+def test_the_first_tabs_reach_search_stages_and_forms(page: Chrome) -> None:
+    reached = []
+    for _ in range(3):
+        press(page, Keys.TAB)
+        reached.append(page.execute_script("return document.activeElement.id || document.activeElement.textContent"))
+    assert reached == ["search", "tab-fused", "graph"]
+
+
+def test_memory_is_told_in_round_numbers(page: Chrome) -> None:
+    open_tab(page, "memory")
+    until(page, "document.querySelector('.buffer')")
+    told = [tick.text for tick in page.find_elements(By.CSS_SELECTOR, ".grid + .tick")]
+    assert 3 <= len(told) <= 5 and told[0] == "0 B"
+    assert all(number.strip("0") in ("", "1", "2", "4", "5", "6", "8", "15") for number, _ in map(str.split, told)), (
+        told
+    )
+
+
 def test_memory_says_what_a_buffer_is(page: Chrome) -> None:
     open_tab(page, "memory")
     until(page, "document.querySelector('.buffer')")
@@ -209,8 +227,34 @@ def test_nothing_is_wider_than_a_narrow_window(page: Chrome) -> None:
         for name in ("fused", "scheduled", "memory", "assembly"):
             open_tab(page, name)
             assert page.execute_script("return document.documentElement.scrollWidth") <= 400
+            if name == "scheduled":
+                names = page.find_elements(By.CSS_SELECTOR, "td > .link")
+                assert names and all(cell.size["width"] > 100 or cell.size["height"] < 30 for cell in names)
+                assert max(row.size["height"] for row in page.find_elements(By.CSS_SELECTOR, "tbody tr")) < 100
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def looks(browser: Chrome, path: Path, pictures: list[str]) -> list[Any]:
+    """Size, colour and arrowhead of all that a page with pictures draws."""
+    path.write_text(f"<!DOCTYPE html><meta charset=utf-8>{''.join(pictures)}", encoding="utf-8")
+    browser.get(path.as_uri())
+    shown = "const s = getComputedStyle(e); return [s.fontSize, s.fill, s.stroke, s.textAnchor]"
+    found: list[Any] = browser.execute_script(
+        f"return [...document.querySelectorAll('svg :is(text, rect, path)')].map((e) => {{{shown}}})"
+    )
+    return found
+
+
+def test_pictures_in_one_page_look_as_they_do_alone(browser: Chrome, tmp_path: Path) -> None:
+    network = model()
+    inspection = network.inspect(batch_size=4)
+    profile = inspection.profile(seconds=1e-3)
+    drawn = [inspection.stages[name].svg() for name in ("layers", "forward", "fused")]
+    drawn += [inspection.memory.svg(), profile.svg(), profile.roofline_svg()]
+    page = tmp_path / "page.html"
+    alone = [look for svg in drawn for look in looks(browser, page, [svg])]
+    assert len(alone) > 100 and looks(browser, page, drawn) == alone
 
 
 def test_is_readable_without_scripts(browser: Chrome, path: Path) -> None:

@@ -43,7 +43,7 @@ class App {
       const on = tab.id === `tab-${name}`;
       tab.setAttribute("aria-selected", on);
       tab.tabIndex = on ? 0 : -1;
-      if (on) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+      if (on) this.bringIntoView(tab);
     }
     this.panel.setAttribute("aria-labelledby", `tab-${name}`);
     const key = `${name} ${chosen}`;
@@ -52,6 +52,13 @@ class App {
     const view = this.views.get(key);
     const switcher = forms.length > 1 ? this.switcher(name, forms, chosen) : null;
     this.panel.replaceChildren(...[switcher, view instanceof GraphView ? view.root : view].filter(Boolean));
+  }
+
+  // Scrolls the tabs alone: after `scrollIntoView` the Tab key would go on from there, also when a page was just opened.
+  bringIntoView(tab) {
+    const left = tab.offsetLeft - this.tabs.offsetLeft;
+    const most = left + tab.offsetWidth - this.tabs.clientWidth;
+    this.tabs.scrollLeft = Math.min(left, Math.max(most, this.tabs.scrollLeft));
   }
 
   switcher(name, forms, chosen) {

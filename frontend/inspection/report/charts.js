@@ -19,7 +19,7 @@ function memoryView(data, go) {
     element("h2", {}, "Who holds the peak"),
     table(
       ["buffer", "size", "calls", "made by"],
-      holders.slice(0, 40).map((buffer) => [code(buffer.name), bytesText(buffer.nbytes), `${buffer.first} – ${buffer.last}`, element("button", { type: "button", class: "link", onclick: () => go({ call: buffer.first }) }, buffer.owner)]),
+      holders.slice(0, 40).map((buffer) => [code(buffer.name), bytesText(buffer.nbytes), `${buffer.first} – ${buffer.last}`, element("button", { type: "button", class: "link", onclick: () => go({ call: buffer.first }) }, breakable(buffer.owner))]),
       [1],
     ),
     holders.length > 40 ? element("p", { class: "quiet" }, `and ${holders.length - 40} more`) : null,
@@ -68,11 +68,11 @@ function lifetimes(memory, holders, readout, choose) {
   });
   let path = `M${CHART.left} ${curveTop + CHART.curve}`;
   memory.alive.forEach((alive, call) => (path += `V${round(curveTop + CHART.curve * (1 - alive / Math.max(1, memory.peak_bytes)))}H${round(x(call + 1))}`));
-  const grid = [0, 0.25, 0.5, 0.75, 1].map((share) => [
-    svgElement("path", { class: "grid", d: `M${CHART.left} ${CHART.top + share * CHART.height}h${inner}` }),
-    svgElement("text", { class: "tick end", x: CHART.left - 8, y: CHART.top + share * CHART.height + 4 }, bytesText(Math.round(share * memory.arena_bytes))),
+  const grid = steps(memory.arena_bytes, 5).map((offset) => [
+    svgElement("path", { class: "grid", d: `M${CHART.left} ${round(y(offset))}h${inner}` }),
+    svgElement("text", { class: "tick end", x: CHART.left - 8, y: round(y(offset)) + 4 }, bytesText(offset)),
   ]);
-  const calls = steps(memory.calls).map((call) => svgElement("text", { class: "tick", x: x(call + 0.5), y: height - 10 }, String(call)));
+  const calls = steps(memory.calls, 10).map((call) => svgElement("text", { class: "tick", x: x(call + 0.5), y: height - 10 }, String(call)));
   const anchor = memory.peak_call > memory.calls * 0.8 ? "end" : memory.peak_call < memory.calls * 0.2 ? "start" : "middle";
   return element(
     "div",
@@ -92,8 +92,9 @@ function lifetimes(memory, holders, readout, choose) {
   );
 }
 
-function steps(total) {
-  const raw = total / 10;
+// Round numbers from 0 to below `total`, at most so many.
+function steps(total, most) {
+  const raw = total / most;
   const size = 10 ** Math.floor(Math.log10(Math.max(raw, 1)));
   const step = [1, 2, 5, 10].map((digit) => digit * size).find((one) => one >= raw);
   return Array.from({ length: Math.ceil(total / step) }, (_, at) => at * step);
@@ -128,7 +129,7 @@ function profileView(data, go) {
       ["call", "kernel", "time", "share", "GFLOP/s", "GB/s", "of roof"],
       kernels.slice(0, 300).map((kernel) => [
         String(kernel.call),
-        element("button", { type: "button", class: "link", onclick: () => go({ call: kernel.call }) }, kernel.name),
+        element("button", { type: "button", class: "link", onclick: () => go({ call: kernel.call }) }, breakable(kernel.name)),
         secondsText(kernel.seconds),
         `${((100 * kernel.seconds) / total).toFixed(1)} %`,
         kernel.gflops ? kernel.gflops.toPrecision(3) : "",

@@ -102,9 +102,14 @@ class Data {
   }
 }
 
+// The name of a kernel, to be broken after its signs.
+function breakable(name) {
+  return name.split(/(?<=[+,/])/).flatMap((part, at) => (at ? [element("wbr"), part] : [part]));
+}
+
 function bytesText(count) {
   for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
-    if (count >= size) return `${(count / size).toPrecision(3)} ${unit}`;
+    if (count >= size) return `${Number((count / size).toPrecision(3))} ${unit}`;
   }
   return `${count} B`;
 }

@@ -44,7 +44,7 @@ function callsView(data, go) {
   const names = ["call", "kernel", "kind", "layers", "function", ...(timed ? ["time"] : [])];
   const rows = data.calls.map((call) => [
     String(call.number),
-    element("button", { type: "button", class: "link", "data-call": call.number, onclick: () => go({ call: call.number }) }, call.title),
+    element("button", { type: "button", class: "link", "data-call": call.number, onclick: () => go({ call: call.number }) }, breakable(call.title)),
     data.strings[call.kind],
     element("span", { class: "quiet" }, shortened(data.strings[call.layers], 60)),
     code(data.functions[call.function].name),
