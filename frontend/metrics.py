@@ -113,7 +113,13 @@ class MeanMetricWrapper(Mean):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         """Take in a batch's targets and predictions."""
-        self._add(self._fn(*targets.as_pair(y_true, y_pred)), sample_weight)
+        values = self._fn(*targets.as_pair(y_true, y_pred))
+        if not isinstance(values, Value):
+            raise TypeError(
+                f"Metric {self.name!r}: Expected a tensor computed from y_true and y_pred, with a number for each "
+                f"sample or one for all. Received: {type(values).__name__} {values!r}"
+            )
+        self._add(values, sample_weight)
 
 
 def accuracy(y_true: Any, y_pred: Any) -> Value:

@@ -54,17 +54,15 @@ def _run(options: argparse.Namespace) -> None:
     if output.suffix == LOG:
         raise CommandError(f"--output: Expected another ending than {LOG}, which the log has. Received: {output}")
     begun = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix="gradloom-") as folder,
-        output.with_suffix(LOG).open("w", encoding="utf-8") as log,
-    ):
+    with tempfile.TemporaryDirectory(prefix="gradloom-") as folder:
         check = _Check(options.check, options.seed, Path(folder) / "graph.ir", begun + options.seconds)
         if not check(graph):
             raise CheckError(f"{options.target}: does not fail the check {options.check}: nothing to reduce")
         print(f"fails: {check.wanted}", file=sys.stderr)
-        progress = _Progress(output, log, begun)
-        reduced = reduce(graph, check, options.seconds, progress)
-        log.write(f"{progress.tries} graphs tried\n")
+        with output.with_suffix(LOG).open("w", encoding="utf-8") as log:
+            progress = _Progress(output, log, begun)
+            reduced = reduce(graph, check, options.seconds, progress)
+            log.write(f"{progress.tries} graphs tried\n")
     if time.monotonic() - begun >= options.seconds:
         print(f"stopped after {options.seconds:g} s: a smaller graph may fail, too", file=sys.stderr)
     print(f"{output}: {_size(reduced)}, of {_size(graph)}; {progress.tries} graphs tried, see {log.name}")

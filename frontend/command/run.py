@@ -20,6 +20,7 @@ from gradloom.compiler.passes.weight_folding import fold_into_weights
 from gradloom.compiler.types import DType, TensorType, as_dtype
 from gradloom.drawn_arrays import drawn_arrays
 from gradloom.graph_runs import UNFUSED, disagreements, run_graph
+from gradloom.runtime.files import published
 
 Arrays = dict[str, np.ndarray]
 
@@ -176,7 +177,7 @@ def _summary(name: str, array: np.ndarray) -> str:
 
 def _save(path: Path, results: Arrays) -> None:
     """Write an .npz file; `np.savez` would take a result called "file" for another argument."""
-    with zipfile.ZipFile(path, "w") as archive:
+    with published(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in results.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)

@@ -13,6 +13,7 @@ from gradloom.command.grammar import TARGET, Command, add_step_options, one_of
 from gradloom.command.targets import GRAPH_FILE, inspection, is_graph
 from gradloom.compiler.ir import Graph
 from gradloom.inspection import GRAPH_STAGES, STAGES, GraphStage, Inspection, Stage
+from gradloom.runtime.files import published
 
 FORMATS = {"text": (".txt", GRAPH_FILE, ".ll", ".s"), "dot": (".dot", ".gv"), "svg": (".svg",), "json": (".json",)}
 """Formats, and the endings of files that are written in them unless `--format` says otherwise."""
@@ -130,12 +131,15 @@ def _in_order(shown: Inspection) -> Iterator[tuple[str, Stage | Graph]]:
 
 
 def write(text: str, output: Path | None) -> None:
-    """Write text, with an end of line, to a file or to standard output."""
+    """Write text, with an end of line, to a file, which is replaced in one piece, or to standard output."""
     text = text if text.endswith("\n") else text + "\n"
     if output is None:
         sys.stdout.write(text)
+    elif output.parts[:2] == ("/", "dev") or (output.exists() and not output.is_file()):
+        output.write_text(text, encoding="utf-8")  # /dev/stdout, a pipe
     else:
-        output.write_text(text, encoding="utf-8")
+        with published(output) as file:
+            file.write(text.encode())
 
 
 COMMAND = Command(

@@ -121,7 +121,10 @@ def test_kinds_of_failure_are_told_apart() -> None:
 def test_a_graph_that_does_not_fail_has_an_exit_code_of_its_own(
     check: str, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    log = file.with_suffix(".reduced.log")
+    log.write_text("of another search")
     message = error(capsys, "reduce", str(file), "--check", check, code=3)
+    assert log.read_text() == "of another search"
     assert message == f"{file}: does not fail the check {check}: nothing to reduce"
     assert not file.with_suffix(".reduced.ir").exists()
 

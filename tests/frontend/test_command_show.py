@@ -9,10 +9,12 @@ from xml.etree import ElementTree
 import pytest
 from command_runs import NORMALIZED, error, output
 
+from gradloom.command import main
 from gradloom.compiler import parse
 from gradloom.drawn_arrays import drawn_arrays
 from gradloom.graph_runs import run_graph
 from gradloom.inspection import GRAPH_STAGES, STAGES
+from small_files import small_files
 
 
 def test_what_a_prediction_prepares_is_shown_on_demand(
@@ -48,6 +50,24 @@ def test_the_fused_graph_of_the_train_step_is_shown_unless_told_otherwise(
     assert parse(output(capsys, "show", f"{script}:plain")).name == "predict"
     assert parse(output(capsys, "show", f"{script}:build")).name == "predict"
     assert parse(output(capsys, "show", f"{script}:Holder.inner")).name == "predict"
+
+
+def test_a_file_that_cannot_be_written_whole_stays_as_it_was(
+    script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, results = tmp_path / "step.ir", tmp_path / "results.npz"
+    for file in (path, results):
+        file.write_text("old")
+    for command in (
+        ["show", f"{script}:model", "--output", str(path)],
+        ["run", f"{script}:model", "--output", str(results)],
+    ):
+        with small_files(100):
+            assert main(command) == 1
+        assert command[-1] in capsys.readouterr().err
+        assert path.read_text() == results.read_text() == "old"
+        assert {file.suffix for file in tmp_path.iterdir()} <= {".ir", ".npz", ".py"}
+    assert output(capsys, "show", f"{script}:model", "--output", "/dev/null") == ""
 
 
 def test_formats_follow_the_option_or_the_ending(

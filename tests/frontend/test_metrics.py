@@ -162,6 +162,8 @@ def test_errors():
         metrics.BinaryAccuracy(threshold=2)
     with pytest.raises(TypeError, match="Received: 5"):
         metrics.get(5)
+    with pytest.raises(TypeError, match="Metric 'mine': Expected a tensor computed from .* Received: float 0.5"):
+        run(metrics.MeanMetricWrapper(lambda y_true, y_pred: 0.5, "mine"), (np.ones(2, np.float32),) * 2)
 
 
 @given(st.integers(0, 999), st.integers(1, CLASSES + 1), st.booleans())
