@@ -34,6 +34,8 @@ from small_files import small_files
 
 MACHINE = Roof(threads=2, peak=100e9, cache=200e9, shared=50e9, memory=10e9, cache_bytes=10_000, shared_bytes=10**6)
 BATCH, INPUTS, HIDDEN, CLASSES = 16, 20, 24, 10
+MOST_TRIALS = 100
+"""Of what others on the machine may disturb."""
 
 
 @pytest.fixture(autouse=True)
@@ -328,11 +330,17 @@ def test_the_roof_is_measured_once_and_raised_when_a_kernel_is_above_it(monkeypa
 def test_the_roof_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roof, "SHARE_SECONDS", 1e-3)
     monkeypatch.setattr(roof, "MEMORY_BYTES", 4_000_000)
-    measured = roof.measured(Target.host(), 1)
-    assert measured.threads == 1 and measured.cache_bytes == Target.host().l2
     # A processor from this century, and none that there is.
-    assert 1e9 < measured.peak < 1e12
-    assert all(1e8 < rate < 1e12 for rate in (measured.cache, measured.shared, measured.memory))
+    least, most = np.array([1e9, 1e8, 1e8, 1e8]), 1e12
+    best = np.zeros(4)
+    # Others that use the machine make it seem slower, never faster: it goes on until nobody did.
+    for _ in range(MOST_TRIALS):
+        measured = roof.measured(Target.host(), 1)
+        assert measured.threads == 1 and measured.cache_bytes == Target.host().l2
+        best = np.maximum(best, [measured.peak, measured.cache, measured.shared, measured.memory])
+        if (best > least).all():
+            break
+    assert (best > least).all() and (best < most).all()
 
 
 @pytest.mark.parametrize(("footprint", "rate"), [(10_000, 200e9), (10_001, 50e9), (10**6, 50e9), (10**6 + 1, 10e9)])

@@ -12,6 +12,8 @@ from gradloom.runtime import memory
 from gradloom.runtime.memory import HUGE_PAGE, address, allocate
 
 MAPPINGS = Path("/proc/self/smaps")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
+"""Where a kernel has them."""
 
 
 def flags_of(place: int) -> list[str] | None:
@@ -39,7 +41,8 @@ def test_memory_is_aligned_zeroed_and_writable(nbytes: int, alignment: int) -> N
 
 
 @pytest.mark.skipif(
-    not MAPPINGS.exists() or not hasattr(mmap, "MADV_HUGEPAGE"), reason="needs Linux's list of mappings and huge pages"
+    not MAPPINGS.exists() or not HUGE_PAGES.exists() or not hasattr(mmap, "MADV_HUGEPAGE"),
+    reason="needs Linux's list of mappings and huge pages",
 )
 def test_large_memory_asks_for_huge_pages_and_goes_back_when_unused() -> None:
     large = allocate(2 * HUGE_PAGE, 64)

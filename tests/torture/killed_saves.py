@@ -3,8 +3,9 @@
     python killed_saves.py FOLDER KILLS SEED
 
 All weights of a model that is saved are its number, so that a file tells which one it holds, and whether it is one.
-Prints how often a child was killed while it saved, as JSON by suffix. With `save` and a first number behind FOLDER it
-is such a child.
+Goes on until half of so many kills fell into a save, and of a hundred and more a twentieth into that of each format: at
+which moment a child is killed is chance. Prints how often a child was killed while it saved, as JSON by suffix. With
+`save` and a first number behind FOLDER it is such a child.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ WIDTH = 200
 """Of the layers: a file has a quarter of a megabyte."""
 LONGEST_LIFE = 0.1
 """Seconds from the first sign of a child to its end, at most."""
+MOST_TRIALS = 10
+"""For every kill that is asked for."""
 SUFFIXES = (".gradloom", ".safetensors", ".weights.h5")
 
 
@@ -61,7 +64,10 @@ def main(folder: Path, kills: int, seed: int) -> None:
     folder.mkdir()
     finished = dict.fromkeys(SUFFIXES, 0)
     while_saving = dict.fromkeys(SUFFIXES, 0)
-    for kill in range(1, kills + 1):
+    for kill in range(1, MOST_TRIALS * kills + 1):
+        seen = while_saving.values()
+        if kill > kills and sum(seen) >= kills // 2 and (kills < 100 or min(seen) >= kills // 20):
+            break
         command = [sys.executable, __file__, str(folder), "save", str(1000 * kill)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1) as child:
             assert child.stdout is not None
