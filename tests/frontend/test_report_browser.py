@@ -219,10 +219,11 @@ def test_nothing_is_wider_than_a_narrow_window(page: Chrome) -> None:
         "Emulation.setDeviceMetricsOverride", {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     )
     try:
-        until(
-            page,
-            "innerWidth === 400 && document.querySelector(\"[data-key='hidden|0']\").getBoundingClientRect().width",
-        )
+        # The drawing is fitted in the frame after the window is narrow: till then its boxes may be cut off.
+        edges = "const [box, graph] = [\"[data-key='hidden|0']\", '.graph'].map(edgesOf)"
+        edges_of = "const edgesOf = (selector) => document.querySelector(selector).getBoundingClientRect()"
+        inside = "box.width > 0 && graph.left <= box.left && box.right <= graph.right"
+        until(page, f"innerWidth === 400 && (() => {{ {edges_of}; {edges}; return {inside}; }})()")
         find(page, "[data-key='hidden|0']").send_keys(Keys.ENTER)
         for name in ("fused", "scheduled", "memory", "assembly"):
             open_tab(page, name)
