@@ -77,7 +77,7 @@ def test_the_test_to_paste_is_printed_as_it_is(tmp_path: Path) -> None:
 
 def test_other_tests_load_nothing(tmp_path: Path) -> None:
     result = run(tmp_path, ORDINARY)
-    assert "1 passed" in result.stdout, result.stdout
+    assert "1 passed" in result.stdout, result  # with its exit code
 
 
 def test_the_profile_can_be_asked_for(tmp_path: Path) -> None:
