@@ -89,6 +89,11 @@ class _Check:
                 self._command, capture_output=True, text=True, errors="replace", timeout=remaining, check=False
             )
         except subprocess.TimeoutExpired:
+            if not self.wanted:
+                raise CommandError(
+                    f"--seconds: Expected time for the check of the whole graph. Received: {remaining:.3g} s, in which "
+                    "it did not end"
+                ) from None
             return False
         outcome = _outcome(done, self._is_own)
         self.wanted = self.wanted or outcome

@@ -140,6 +140,14 @@ def test_time_is_bounded(file: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert "log" in small and len(small) > 1
 
 
+def test_a_check_that_does_not_end_in_time_is_not_taken_for_one_that_is_passed(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endless = f"{sys.executable} -c 'import signal; signal.pause()' {{}}"
+    message = error(capsys, "reduce", str(file), "--check", endless, "--seconds", "1")
+    assert "--seconds: Expected time for the check of the whole graph. Received: 1 s, in which it did not" in message
+
+
 def test_wrong_checks_are_refused(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "(did you mean compiled?)" in error(capsys, "reduce", str(file), "--check", "compild")
     assert "or a command with {}" in error(capsys, "reduce", str(file), "--check", "python check.py")
