@@ -175,14 +175,14 @@ def test_a_checkpoint_that_stays_is_gone_on_from(tmp_path: Path) -> None:
     assert run(backup, [1, 2, 3], model=new_model()).epoch == [0, 1, 2]
 
 
-@pytest.mark.parametrize("steps", [4, 5])
-def test_the_checkpoint_of_a_longer_training_is_kept(steps: int, tmp_path: Path) -> None:
-    """Of two epochs with two batches each, and of a batch of the third."""
+@pytest.mark.parametrize(("steps", "epochs"), [(4, 1), (5, 1), (5, 2)])
+def test_the_checkpoint_of_a_longer_training_is_kept(steps: int, epochs: int, tmp_path: Path) -> None:
+    """An epoch has two batches: the fifth step is within the third one."""
     model, again = new_model(), new_model()
     backup = BackupAndRestore(tmp_path, save_freq=1)
     with pytest.raises(KeyboardInterrupt):
         run([Interrupt(steps), backup], [0] * 6, model=model)
-    run(backup, [0] * (steps // 4), model=new_model())
+    run(backup, [0] * epochs, model=new_model())
     assert files(tmp_path) == [FILE]
     run(backup, [0] * 6, model=again)
     assert int(again.optimizer.iterations) == 12 and files(tmp_path) == []

@@ -1,6 +1,6 @@
 """Trains where files can only grow to some length, at another point each time.
 
-    python full_disks.py FOLDER POINTS SEED tmpfs | limit
+    PYTHONPATH=tests python tests/torture/full_disks.py FOLDER POINTS SEED tmpfs | limit
 
 tmpfs: on a file system of its own, mounted here, which is full at that point; for that the process has to be alone
 with its mounts (`unshare -m`). limit: the process is not allowed larger files. Prints how many trainings there were;
@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import trainings
 
 import gradloom as gl
 from gradloom.saving.checkpoint import Checkpoint
+from small_files import small_files
 
 SIZE = 4 << 20
 """Bytes of the file system."""
@@ -45,23 +45,14 @@ def full_file_system(folder: Path, free: int) -> Iterator[None]:
         filler.unlink()
 
 
-@contextmanager
-def limited_files(folder: Path, free: int) -> Iterator[None]:
-    """Allow only so many bytes to a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (free, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def main(folder: Path, points: int, seed: int, way: str) -> None:
     rng = random.Random(seed)
     folder.mkdir(parents=True)
     if way == "tmpfs":
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "none", folder], check=True)
-    full, error_number = (full_file_system, errno.ENOSPC) if way == "tmpfs" else (limited_files, errno.EFBIG)
+    full, error_number = (
+        (full_file_system, errno.ENOSPC) if way == "tmpfs" else (lambda _, free: small_files(free), errno.EFBIG)
+    )
     backup = folder / "backup"
 
     def saving() -> gl.callbacks.BackupAndRestore:

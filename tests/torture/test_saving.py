@@ -20,6 +20,7 @@ def run(script: str, *arguments: object, before: Sequence[str] = ()) -> str:
     command = [*before, sys.executable, str(HERE / script), *map(str, arguments)]
     # One thread: forking is for processes that have no others, and what is tested here needs none.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "GRADLOOM_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(HERE.parent)  # what tests share
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=3600)
     assert result.returncode == 0, f"{' '.join(command)}\n{result.stderr}"
     return result.stdout
